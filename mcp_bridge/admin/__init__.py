@@ -1,0 +1,1 @@
+"""Door for the operator: health, status, and REST for tools, prompts and resources."""

@@ -1,0 +1,1 @@
+"""Door for OpenAI clients: auth, chat, completions, models, forward, and the SSE stream."""

@@ -1,0 +1,1 @@
+"""The configuration: settings (what can be set), load (where it comes from), watch (reload)."""

@@ -1,0 +1,1 @@
+"""The inference server behind us: client, stream reading, folding, routing by model."""

@@ -1,0 +1,1 @@
+"""The rules on the road: access (who sees which tools) and limits."""

@@ -1,0 +1,1 @@
+"""Logging with secrets taken out; metrics."""

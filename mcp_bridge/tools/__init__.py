@@ -1,0 +1,1 @@
+"""What can be called: sources, the catalog of all of them, and the one runner."""

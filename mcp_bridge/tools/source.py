@@ -1,0 +1,103 @@
+"""What can be called: a tool, and the source that has it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from mcp_bridge.types import ANYONE, Caller, Json
+
+OnProgress = Callable[[float, float | None, str | None], None]
+"""Called at once, in order, with (progress, total or None, message or None)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool as its source describes it. `definition` is the MCP `Tool` object, untouched."""
+
+    source: str
+    name: str
+    definition: Json
+
+    @property
+    def description(self) -> str:
+        value = self.definition.get("description")
+        return value if isinstance(value, str) else ""
+
+    @property
+    def input_schema(self) -> Json:
+        value = self.definition.get("inputSchema")
+        return value if isinstance(value, dict) else {"type": "object"}
+
+    def hint(self, name: str) -> bool:
+        """An annotation such as `readOnlyHint`, False when it is not given."""
+        annotations = self.definition.get("annotations")
+        return isinstance(annotations, dict) and annotations.get(name) is True
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether calling it twice does no more than calling it once (L22)."""
+        return self.hint("readOnlyHint") or self.hint("idempotentHint")
+
+
+class Answerer(Protocol):
+    """Who answers what a server asks while it works on a call: sampling, elicitation, roots."""
+
+    def capabilities(self) -> Json:
+        """The MCP client capabilities that this answerer really has."""
+        ...
+
+    async def answer(self, source: str, method: str, params: Json) -> Json:
+        """The raw result of `sampling/createMessage`, `elicitation/create` or `roots/list`.
+
+        Raises:
+            SourceRefused: the answer is an error, with its JSON-RPC code.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """What surrounds one call of a source.
+
+    `timeout` (seconds) None means the source's own; progress re-arms it up to the source's
+    maximum (L24). `meta` is sent as `_meta` (for instance `traceparent`). `on_log` gets the
+    params of `notifications/message` that the server sends while it works.
+    """
+
+    caller: Caller = ANYONE
+    timeout: float | None = None
+    on_progress: OnProgress | None = None
+    on_log: Callable[[Json], None] | None = None
+    answerer: Answerer | None = None
+    meta: Json = field(default_factory=dict)
+
+
+class ToolSource(Protocol):
+    """Anything that has tools: an MCP connection, a wrapped REST API, a command."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def tools(self) -> tuple[Tool, ...]: ...
+
+    @property
+    def parallel(self) -> bool:
+        """False when its calls must run one after the other, in call order (L4)."""
+        ...
+
+    async def call(self, name: str, arguments: Json, context: CallContext) -> Json:
+        """Call a tool and return the raw MCP `CallToolResult` (content, isError, …).
+
+        Raises:
+            SourceError: it could not answer; the subclass says whether it may have happened.
+        """
+        ...
+
+
+def text_result(text: str, *, is_error: bool = False) -> Json:
+    """A `CallToolResult` that holds one text."""
+    result: dict[str, Any] = {"content": [{"type": "text", "text": text}]}
+    if is_error:
+        result["isError"] = True
+    return result
