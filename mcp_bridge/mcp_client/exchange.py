@@ -1,0 +1,72 @@
+"""One request in flight to an MCP server: who asked, its clock, and what is known of its fate.
+
+A `ContextVar` carries it, because the HTTP transport runs each request in its sender's context:
+what happens to the bytes can be noted on the exchange far below the code that waits for them.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+import anyio
+
+from mcp_bridge.tools.source import CallContext
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds to wait for an answer; progress starts them again, up to `maximum` (L24)."""
+
+    timeout: float
+    maximum: float
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """One request in flight. `context` is None for requests that the bridge makes for itself.
+
+    `sent`: its bytes may have reached the server. `broken`: why its answer can never come.
+    `status`: the HTTP status when that was an error.
+    """
+
+    context: CallContext | None
+    patience: Patience
+    sent: bool = False
+    broken: str | None = None
+    status: int | None = None
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    _limit: float = math.inf
+    _answers: set[anyio.CancelScope] = field(default_factory=set)
+
+    def start(self) -> None:
+        """Start the clock. It was not running while the request waited for its turn."""
+        self._limit = anyio.current_time() + max(self.patience.maximum, self.patience.timeout)
+        self.rearm()
+
+    def rearm(self) -> None:
+        """The server has shown that it is at work: wait `timeout` seconds more."""
+        self.scope.deadline = min(self._limit, anyio.current_time() + self.patience.timeout)
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """While we answer what the server asked, only the maximum counts; the end stops it."""
+        self.scope.deadline = self._limit
+        with anyio.CancelScope() as scope:
+            self._answers.add(scope)
+            try:
+                yield
+            finally:
+                self._answers.discard(scope)
+                if not self._answers:
+                    self.rearm()
+
+    def finish(self) -> None:
+        """The exchange has ended: nobody waits for answers that are still being made."""
+        for scope in list(self._answers):
+            scope.cancel()
+
+
+CURRENT: ContextVar[Exchange | None] = ContextVar("mcp_bridge_exchange", default=None)
+"""The exchange that the running code belongs to."""

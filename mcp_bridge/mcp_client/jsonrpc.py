@@ -1,0 +1,133 @@
+"""JSON-RPC lines as servers really write them: decoded, told apart, and repaired where possible."""
+
+import json
+import re
+from typing import Any
+
+import orjson
+from mcp.shared.exceptions import MCPError
+from mcp_types import INTERNAL_ERROR, PARSE_ERROR
+
+from mcp_bridge.types import Json
+
+Id = int | str
+
+
+class ConnectionLost(MCPError):
+    """The connection ended before the answer came."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(-32000, reason)
+
+
+def encode(message: Json) -> bytes:
+    """One line. Numbers and strings that orjson refuses (huge, lone surrogates) are escaped."""
+    try:
+        return orjson.dumps(message) + b"\n"
+    except TypeError:
+        return json.dumps(message, separators=(",", ":")).encode() + b"\n"
+
+
+def decode(text: bytes | str) -> Any:
+    """The value of a JSON text, leniently: bad UTF-8 and lone surrogates become U+FFFD.
+
+    Raises:
+        ValueError: it is no JSON.
+    """
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        pass
+    if isinstance(text, bytes):
+        text = text.decode(errors="replace")
+    try:
+        return without_surrogates(json.loads(text))
+    except RecursionError as exc:
+        raise ValueError("nested too deeply") from exc
+
+
+def without_surrogates(value: Any) -> Any:
+    """The same value with strings that can be encoded."""
+    match value:
+        case str():
+            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        case list():
+            return [without_surrogates(item) for item in value]
+        case dict():
+            return {without_surrogates(k): without_surrogates(v) for k, v in value.items()}
+        case _:
+            return value
+
+
+def wire_safe(params: Json) -> Json:
+    """The same params with everything that JSON cannot carry (NaN, lone surrogates) replaced."""
+    try:
+        safe: Json = orjson.loads(orjson.dumps(params))
+    except TypeError:
+        safe = without_surrogates(json.loads(json.dumps(params, default=str)))
+    return safe
+
+
+def key_of(request_id: Id) -> Id:
+    """An id as it is looked up: `7` and `"7"` are the same request."""
+    if isinstance(request_id, str) and request_id.isascii() and request_id.isdigit():
+        return int(request_id)
+    return request_id
+
+
+def as_id(value: object) -> Id | None:
+    """What a server sent as an id, as it is looked up; some send `7.0`."""
+    match value:
+        case bool():
+            return None
+        case int() | str():
+            return key_of(value)
+        case float() if value.is_integer():
+            return int(value)
+        case _:
+            return None
+
+
+def is_answer(message: Json) -> bool:
+    """Whether it answers a request, however badly. A log line that happens to be JSON does not."""
+    return "id" in message and any(key in message for key in ("result", "error", "jsonrpc"))
+
+
+def outcome(answer: Json) -> Json | MCPError:
+    """The result of an answer, or its error, with the envelope repaired."""
+    error = answer.get("error")
+    if error is not None:
+        return _error(error)
+    result = answer.get("result")
+    if isinstance(result, dict):
+        return result
+    return MCPError(PARSE_ERROR, f"the answer's result is no object but {_kind(result)}")
+
+
+def _error(error: Any) -> MCPError:
+    if not isinstance(error, dict):
+        return MCPError(INTERNAL_ERROR, str(error))
+    try:
+        code = int(error.get("code", INTERNAL_ERROR))
+    except (TypeError, ValueError, OverflowError):
+        code = INTERNAL_ERROR
+    message = error.get("message")
+    text = message if isinstance(message, str) else "the server gave no message"
+    return MCPError(code, text, error.get("data"))
+
+
+def _kind(value: Any) -> str:
+    return "missing" if value is None else type(value).__name__
+
+
+_ID = re.compile(r'"id"\s*:\s*("?)(-?\d+)\1')
+
+
+def id_in_garbage(text: bytes | str) -> Id | None:
+    """The id that a broken answer seems to have, looked for where envelopes have theirs."""
+    start, end = text[:200], text[-200:]
+    for part in (start, end):
+        line = part.decode(errors="replace") if isinstance(part, bytes) else part
+        if found := _ID.search(line):
+            return int(found[2])
+    return None

@@ -1,0 +1,320 @@
+"""A lean JSON-RPC peer for transports that carry one message at a time (stdio, SSE, WebSocket).
+
+It implements the SDK's public `Dispatcher` protocol on raw dicts, and differs from the SDK's own in
+what it forgives: an answer whose envelope is broken still ends the request that it belongs to.
+Measured against the SDK's dispatcher on stdio it needs a fifth of the CPU time, because a message
+costs no stream hop, no task and no model (research: mcp_sdk.md section 7).
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+import anyio.abc
+from mcp.shared.dispatcher import (
+    CallOptions,
+    DispatchContext,
+    Dispatcher,
+    OnNotify,
+    OnNotifyIntercept,
+    OnRequest,
+    run_notify_intercept,
+)
+from mcp.shared.exceptions import MCPError
+from mcp.shared.message import MessageMetadata
+from mcp.shared.transport_context import TransportContext
+from mcp_types import INTERNAL_ERROR, PARSE_ERROR, REQUEST_TIMEOUT, RequestId
+
+from mcp_bridge.mcp_client.jsonrpc import (
+    ConnectionLost,
+    Id,
+    as_id,
+    decode,
+    encode,
+    id_in_garbage,
+    is_answer,
+    key_of,
+    outcome,
+)
+from mcp_bridge.types import Json
+
+logger = logging.getLogger(__name__)
+
+Send = Callable[[bytes], Awaitable[None]]
+"""Writes one encoded message. Raises ConnectionLost when it cannot be written."""
+
+CANCEL_SECONDS = 1.0
+"""A notice of cancellation waits no longer than this for a server that does not read."""
+
+EARLY_MESSAGES = 100
+"""Messages kept from a server that talks before it is listened to."""
+
+
+@dataclass(slots=True)
+class Inbound:
+    """What surrounds a message from the server (the SDK's `DispatchContext`)."""
+
+    peer: "Peer"
+    request_id: RequestId | None
+    transport: TransportContext = field(
+        default_factory=lambda: TransportContext(kind="peer", can_send_request=True)
+    )
+    message_metadata: MessageMetadata = None
+    cancel_requested: anyio.Event = field(default_factory=anyio.Event)
+    can_send_request: bool = True
+
+    async def send_raw_request(
+        self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None
+    ) -> Json:
+        return await self.peer.send_raw_request(method, params, opts)
+
+    async def notify(
+        self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None
+    ) -> None:
+        await self.peer.notify(method, params, opts)
+
+    async def progress(
+        self, progress: float, total: float | None = None, message: str | None = None
+    ) -> None:
+        """Progress of our answers is not reported: nothing we answer asks for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Handlers:
+    on_request: OnRequest
+    on_notify: OnNotify
+    intercept: OnNotifyIntercept | None
+    tasks: anyio.abc.TaskGroup
+
+
+class Peer(Dispatcher[TransportContext]):
+    """Requests out, requests and notifications in, over `send` and `receive`."""
+
+    def __init__(self, name: str, send: Send) -> None:
+        self._name = name
+        self._send = send
+        self._pending: dict[Id, asyncio.Future[Json | MCPError]] = {}
+        self._serving: dict[Id, anyio.CancelScope] = {}
+        self._handlers: _Handlers | None = None
+        self._early: list[Json] = []
+        self._last_id = 0
+        self._closed = anyio.Event()
+        self._reason = ""
+        self.noise = 0
+        """Lines that were no messages and have been skipped."""
+
+    # What we ask the server.
+
+    async def send_raw_request(
+        self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None
+    ) -> Json:
+        """Send a request and wait for its answer.
+
+        Raises:
+            MCPError: the server answered with an error, or `opts["timeout"]` has passed.
+            ConnectionLost: the connection ended first.
+        """
+        options: CallOptions = opts or {}
+        if self._closed.is_set():
+            raise ConnectionLost(self._reason)
+        request_id = options.get("request_id") or self._mint()
+        key = key_of(request_id)
+        future: asyncio.Future[Json | MCPError] = asyncio.get_running_loop().create_future()
+        self._pending[key] = future
+        message: Json = {"jsonrpc": "2.0", "id": request_id, "method": method}
+        if params:
+            message["params"] = params
+        try:
+            answer = await self._asked(message, future, options)
+        finally:
+            del self._pending[key]
+        if isinstance(answer, MCPError):
+            raise answer
+        return answer
+
+    async def _asked(
+        self, message: Json, future: "asyncio.Future[Json | MCPError]", options: CallOptions
+    ) -> Json | MCPError:
+        written = False
+        try:
+            with anyio.fail_after(options.get("timeout")):
+                await self._send(encode(message))
+                written = True
+                return await future
+        except TimeoutError:
+            await self._abandon(message, options, "timed out")
+            return MCPError(REQUEST_TIMEOUT, f"{message['method']} was not answered in time")
+        except asyncio.CancelledError:
+            if written:
+                await self._abandon(message, options, "the caller has left")
+            raise
+
+    def _mint(self) -> int:
+        self._last_id += 1
+        while self._last_id in self._pending:
+            self._last_id += 1
+        return self._last_id
+
+    async def _abandon(self, message: Json, options: CallOptions, reason: str) -> None:
+        """Tell the server to stop: shielded, for the caller may be gone, and bounded."""
+        if not options.get("cancel_on_abandon", True):
+            return
+        params = {"requestId": message["id"], "reason": reason}
+        with anyio.move_on_after(CANCEL_SECONDS, shield=True):
+            await self.notify("notifications/cancelled", params)
+
+    async def notify(
+        self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None
+    ) -> None:
+        """Send a notification; one that cannot be sent any more is dropped."""
+        message: Json = {"jsonrpc": "2.0", "method": method}
+        if params is not None:
+            message["params"] = params
+        await self._reply(message)
+
+    # What the server sends.
+
+    def receive(self, text: bytes | str) -> None:
+        """Take one message (or a batch) from the server. Never raises, never blocks."""
+        try:
+            message = decode(text)
+        except ValueError:
+            self._garbage(text)
+            return
+        for item in message if isinstance(message, list) else [message]:
+            if isinstance(item, dict):
+                self._route(item, text)
+            else:
+                self._skip(text)
+
+    def _route(self, message: Json, text: bytes | str) -> None:
+        if isinstance(message.get("method"), str):
+            if self._handlers is not None:
+                self._handle(self._handlers, message)
+            elif len(self._early) < EARLY_MESSAGES:
+                self._early.append(message)
+        elif is_answer(message):
+            self._settle(as_id(message["id"]), outcome(message))
+        else:
+            self._skip(text)
+
+    def _settle(self, request_id: Id | None, answer: Json | MCPError) -> None:
+        if request_id is None and isinstance(answer, MCPError) and len(self._pending) == 1:
+            # "id": null says "I could not read your request"; with one in flight it is that one.
+            request_id = next(iter(self._pending))
+        future = self._pending.get(request_id) if request_id is not None else None
+        if future is None or future.done():
+            logger.debug("%s: an answer to no request (id %r) was ignored", self._name, request_id)
+            return
+        future.set_result(answer)
+
+    def _garbage(self, text: bytes | str) -> None:
+        request_id = id_in_garbage(text)
+        if request_id in self._pending:
+            self._settle(request_id, MCPError(PARSE_ERROR, "the answer is not valid JSON"))
+        else:
+            self._skip(text)
+
+    def _skip(self, text: bytes | str) -> None:
+        if not text.strip():
+            return
+        self.noise += 1
+        shown = text[:200].decode(errors="replace") if isinstance(text, bytes) else text[:200]
+        level = logging.WARNING if self.noise == 1 else logging.DEBUG
+        logger.log(level, "%s: skipped what is no MCP message: %s", self._name, shown.strip())
+
+    def _handle(self, handlers: _Handlers, message: Json) -> None:
+        method: str = message["method"]
+        params = message.get("params")
+        params = params if isinstance(params, dict) else None
+        request_id = message.get("id")
+        if isinstance(request_id, int | str):
+            handlers.tasks.start_soon(self._serve, handlers, request_id, method, params)
+            return
+        if method == "notifications/cancelled":
+            self._cancelled(as_id((params or {}).get("requestId")))
+        elif not run_notify_intercept(handlers.intercept, method, params):
+            handlers.tasks.start_soon(self._told, handlers, method, params)
+
+    def _cancelled(self, request_id: Id | None) -> None:
+        scope = self._serving.get(request_id) if request_id is not None else None
+        if scope is not None:
+            scope.cancel()
+
+    async def _told(self, handlers: _Handlers, method: str, params: Json | None) -> None:
+        try:
+            await handlers.on_notify(Inbound(self, None), method, params)
+        except Exception:  # boundary: one bad notification must not end the connection
+            logger.exception("%s: handling %s failed", self._name, method)
+
+    async def _serve(
+        self, handlers: _Handlers, request_id: RequestId, method: str, params: Json | None
+    ) -> None:
+        key = key_of(request_id)
+        context: DispatchContext[TransportContext] = Inbound(self, request_id)
+        with anyio.CancelScope() as scope:
+            self._serving[key] = scope
+            try:
+                answer = await self._answer(handlers.on_request, context, method, params)
+            finally:
+                self._serving.pop(key, None)
+            await self._reply({"jsonrpc": "2.0", "id": request_id, **answer})
+
+    async def _answer(
+        self,
+        on_request: OnRequest,
+        context: DispatchContext[TransportContext],
+        method: str,
+        params: Json | None,
+    ) -> Json:
+        try:
+            return {"result": await on_request(context, method, params)}
+        except MCPError as exc:
+            return {"error": exc.error.model_dump(exclude_none=True)}
+        except Exception:  # boundary: the server gets an error, and the connection goes on
+            logger.exception("%s: answering %s failed", self._name, method)
+            return {"error": {"code": INTERNAL_ERROR, "message": "internal error"}}
+
+    async def _reply(self, message: Json) -> None:
+        if self._closed.is_set():
+            return
+        try:
+            await self._send(encode(message))
+        except MCPError as exc:
+            logger.debug("%s: %s was not sent: %s", self._name, message.get("method"), exc)
+
+    # Its life.
+
+    async def run(
+        self,
+        on_request: OnRequest,
+        on_notify: OnNotify,
+        on_notify_intercept: OnNotifyIntercept | None = None,
+        *,
+        task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve the server's messages until the connection is closed."""
+        async with anyio.create_task_group() as tasks:
+            self._handlers = _Handlers(on_request, on_notify, on_notify_intercept, tasks)
+            early, self._early = self._early, []
+            for message in early:
+                self._handle(self._handlers, message)
+            task_status.started()
+            try:
+                await self._closed.wait()
+            finally:
+                self._handlers = None
+                tasks.cancel_scope.cancel()
+
+    def close(self, reason: str) -> None:
+        """The connection has ended: every request in flight fails now."""
+        if self._closed.is_set():
+            return
+        self._reason = reason
+        self._closed.set()
+        for future in self._pending.values():
+            if not future.done():
+                future.set_result(ConnectionLost(reason))

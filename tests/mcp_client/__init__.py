@@ -1,0 +1,1 @@
+"""Tests of mcp_bridge.mcp_client."""
