@@ -29,7 +29,7 @@ from enum import StrEnum
 import anyio
 import httpx2
 from mcp_types import METHOD_NOT_FOUND, PARSE_ERROR
-from tenacity import RetryCallState, Retrying, wait_exponential_jitter
+from tenacity import RetryCallState, Retrying, wait_exponential, wait_random
 
 from mcp_bridge.config.settings import McpServer
 from mcp_bridge.errors import (
@@ -70,7 +70,7 @@ CALM_SECONDS = 1.0
 
 DEBOUNCE_SECONDS = 0.1
 LISTEN_ACK_SECONDS = 2.0
-BACKOFF = wait_exponential_jitter(initial=0.5, max=60, jitter=0.5)
+BACKOFF = wait_exponential(multiplier=0.5, max=60) + wait_random(0, 0.5)
 
 TOOLS, PROMPTS, RESOURCES = "tools", "prompts", "resources"
 CHANGED = {
