@@ -173,7 +173,7 @@ class Watchdog:
     """
 
     def __init__(self, group: int) -> None:
-        script = 'read _; kill -KILL -- -"$1"'
+        script = 'read _; kill -9 "-$1"'  # dash knows no "--" here
         self._shell = subprocess.Popen(  # noqa: S603  # a fixed script and a number
             ["/bin/sh", "-c", script, "sh", str(group)],
             stdin=subprocess.PIPE,
@@ -333,8 +333,8 @@ class Child(asyncio.SubprocessProtocol):
             logger.error("%s: process %d cannot be killed", self.name, self.pid)
         if self._watchdog is not None:
             self._watchdog.stop()
-        if self._stdin is not None:
-            self._stdin.abort()
+        if self._stdin is not None and self._stdin.get_write_buffer_size():
+            self._stdin.abort()  # what it has not read keeps the pipe open
         with suppress(PermissionError, ProcessLookupError):
             self._transport.close()
 

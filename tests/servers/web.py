@@ -1,0 +1,155 @@
+"""MCP servers over HTTP on loopback, in this process: the SDK's own, as people run them."""
+
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import anyio
+import uvicorn
+from mcp.server.mcpserver import Context, Elicit, MCPServer, Resolve
+from pydantic import BaseModel
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+
+class Choice(BaseModel):
+    colour: str
+
+
+async def choose() -> Elicit[Choice]:
+    return Elicit("Which colour?", Choice)
+
+
+@dataclass
+class Log:
+    """What the tools of a server have seen."""
+
+    executed: list[str] = field(default_factory=list)
+    began: anyio.Event = field(default_factory=anyio.Event)
+    cancelled: anyio.Event = field(default_factory=anyio.Event)
+
+
+def web_server(log: Log) -> MCPServer:
+    """A server with tools that echo, grow, ask, report progress, and hang."""
+    server = MCPServer("web", instructions="Be a web server.", version="1", log_level="ERROR")
+
+    @server.tool()
+    def echo(text: str) -> str:
+        log.executed.append("echo")
+        return text
+
+    @server.tool()
+    def big(size: int) -> str:
+        return "x" * size
+
+    @server.tool()
+    async def steps(count: int, ctx: Context) -> str:
+        for step in range(count):
+            await ctx.report_progress(step + 1, count, f"step {step + 1}")
+        return "done"
+
+    @server.tool()
+    async def hang() -> str:
+        log.executed.append("hang")
+        log.began.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            log.cancelled.set()
+        return "never"
+
+    @server.tool()
+    async def grow(name: str, ctx: Context) -> str:
+        server.add_tool(echo, name=name)
+        await ctx.session.send_tool_list_changed()
+        await ctx.notify_tools_changed()
+        return "grown"
+
+    @server.tool()
+    async def ask(choice: Annotated[Choice, Resolve(choose)]) -> str:
+        return choice.colour
+
+    @server.prompt()
+    def greet(who: str) -> str:
+        return f"Say hello to {who}"
+
+    @server.resource("notes://today")
+    def today() -> str:
+        return "nothing"
+
+    return server
+
+
+@dataclass
+class Site:
+    """A running HTTP server."""
+
+    port: int
+    server: uvicorn.Server
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def cut(self) -> None:
+        """Break every open connection, as a crash does."""
+        for connection in list(self.server.server_state.connections):
+            transport: Any = getattr(connection, "transport", None)
+            if transport is not None:
+                transport.abort()
+
+
+class Announcing(uvicorn.Server):
+    """A uvicorn server that says when it is ready."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = anyio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+
+@asynccontextmanager
+async def serving(app: ASGIApp, port: int = 0) -> AsyncGenerator[Site]:
+    """Serve an ASGI application on a free port of loopback, or on this one."""
+    listener = socket.create_server(("127.0.0.1", port))
+    config = uvicorn.Config(
+        app, log_level="critical", lifespan="on", timeout_graceful_shutdown=1, ws="none"
+    )
+    server = Announcing(config)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(server.serve, [listener])
+        with anyio.fail_after(10):
+            await server.ready.wait()
+        site = Site(listener.getsockname()[1], server)
+        try:
+            yield site
+        finally:
+            site.cut()
+            server.should_exit = server.force_exit = True
+
+
+class Gate:
+    """Middleware that refuses requests: `status` None lets them through."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self.status: int | None = None
+        self.body = b"<html>Bad gateway</html>"
+        self.methods: tuple[str, ...] = ("POST", "GET")
+        self.headers: list[dict[str, str]] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            self.headers.append({k.decode(): v.decode() for k, v in scope["headers"]})
+            if self.status is not None and scope["method"] in self.methods:
+                headers = [(b"content-type", b"text/html")]
+                await send(
+                    {"type": "http.response.start", "status": self.status, "headers": headers}
+                )
+                await send({"type": "http.response.body", "body": self.body})
+                return
+        await self._app(scope, receive, send)
