@@ -5,9 +5,10 @@ The sections that the original MCP Bridge had keep their names and their meaning
 frozen: a reload makes a new Settings, and whoever holds the old one keeps it whole.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 Seconds = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -64,6 +65,10 @@ class InferenceServer(Section):
         description="Tries more after a connection error, 429 or 5xx, before the first byte.",
     )
     max_connections: int = Field(512, ge=1, description="Open connections at the same time.")
+
+
+def _as_list(value: Any) -> Any:
+    return (value,) if isinstance(value, Mapping | InferenceServer) else value
 
 
 class SamplingModel(Section):
@@ -283,7 +288,7 @@ class Telemetry(Section):
 class Settings(Section):
     """The whole configuration."""
 
-    inference_server: tuple[InferenceServer, ...] = Field(
+    inference_server: Annotated[tuple[InferenceServer, ...], BeforeValidator(_as_list)] = Field(
         (), description="One server as an object, or a list of them; requests go by model."
     )
     sampling: Sampling = Sampling()
