@@ -314,7 +314,7 @@ class SseWire:
         self._url = events.response.request.url
         self._endpoint = ""
         self._found = anyio.Event()
-        self.peer = Peer(name, self.send)
+        self.peer = Peer(name, self)
         self.channel = Channel("sse", self.peer, noise=lambda: self.peer.noise)
 
     async def find_endpoint(self) -> None:
@@ -348,6 +348,9 @@ class SseWire:
         else:
             logger.error("%s: refused to send messages to %s", self._name, place(endpoint))
         self._found.set()
+
+    async def ready(self) -> None:
+        """Each message has a POST of its own: there is nothing to wait for."""
 
     async def send(self, data: bytes) -> None:
         """POST one message.

@@ -8,9 +8,9 @@ costs no stream hop, no task and no model (research: mcp_sdk.md section 7).
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 import anyio.abc
@@ -43,8 +43,18 @@ from mcp_bridge.types import Json
 
 logger = logging.getLogger(__name__)
 
-Send = Callable[[bytes], Awaitable[None]]
-"""Writes one encoded message. Raises ConnectionLost when it cannot be written."""
+
+class Wire(Protocol):
+    """What carries the messages of a peer."""
+
+    async def ready(self) -> None:
+        """Return when a message can be written. Until then nothing has been sent."""
+        ...
+
+    async def send(self, data: bytes) -> None:
+        """Write one message. Raises MCPError (ConnectionLost) when it cannot be delivered."""
+        ...
+
 
 CANCEL_SECONDS = 1.0
 """A notice of cancellation waits no longer than this for a server that does not read."""
@@ -91,11 +101,11 @@ class _Handlers:
 
 
 class Peer(Dispatcher[TransportContext]):
-    """Requests out, requests and notifications in, over `send` and `receive`."""
+    """Requests out, requests and notifications in: `wire.send` and `receive`."""
 
-    def __init__(self, name: str, send: Send) -> None:
+    def __init__(self, name: str, wire: Wire) -> None:
         self._name = name
-        self._send = send
+        self._wire = wire
         self._pending: dict[Id, asyncio.Future[Json | MCPError]] = {}
         self._serving: dict[Id, anyio.CancelScope] = {}
         self._handlers: _Handlers | None = None
@@ -138,17 +148,19 @@ class Peer(Dispatcher[TransportContext]):
     async def _asked(
         self, message: Json, future: "asyncio.Future[Json | MCPError]", options: CallOptions
     ) -> Json | MCPError:
-        written = False
+        issued = False
         try:
             with anyio.fail_after(options.get("timeout")):
-                await self._send(encode(message))
-                written = True
+                await self._wire.ready()
+                issued = True  # from here on it may have arrived, even if sending is interrupted
+                await self._wire.send(encode(message))
                 return await future
         except TimeoutError:
-            await self._abandon(message, options, "timed out")
+            if issued:
+                await self._abandon(message, options, "timed out")
             return MCPError(REQUEST_TIMEOUT, f"{message['method']} was not answered in time")
         except asyncio.CancelledError:
-            if written:
+            if issued:
                 await self._abandon(message, options, "the caller has left")
             raise
 
@@ -282,7 +294,8 @@ class Peer(Dispatcher[TransportContext]):
         if self._closed.is_set():
             return
         try:
-            await self._send(encode(message))
+            await self._wire.ready()
+            await self._wire.send(encode(message))
         except MCPError as exc:
             logger.debug("%s: %s was not sent: %s", self._name, message.get("method"), exc)
 

@@ -300,13 +300,16 @@ class Child(asyncio.SubprocessProtocol):
 
     # We tell it.
 
+    async def ready(self) -> None:
+        """Wait, with nothing sent, while the server does not read."""
+        await self._writable.wait()
+
     async def send(self, data: bytes) -> None:
-        """Write one message; waits, unsent, while the server does not read.
+        """Write one message.
 
         Raises:
             ConnectionLost: it is not running any more.
         """
-        await self._writable.wait()
         if self._exited.is_set():
             self._end()
         if self._ended or self._stdin is None or self._stdin.is_closing():
@@ -368,7 +371,7 @@ async def open_stdio(name: str, settings: McpServer) -> AsyncGenerator[Channel]:
         peer.close(reason)
 
     child = Child(name, command, ended, lambda line: peer.receive(line))
-    peer = Peer(name, child.send)
+    peer = Peer(name, child)
     channel = Channel("stdio", peer, stderr=child.stderr, noise=lambda: peer.noise)
     try:
         with anyio.CancelScope(shield=True):  # a start that is cut in half leaves a process behind

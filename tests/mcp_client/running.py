@@ -55,9 +55,11 @@ class Watch:
     async def until_connected_again(self, since: float) -> None:
         await self.until(lambda c: c.state == "connected" and c.status()["since"] > since)
 
-    async def call(self, name: str, context: CallContext | None = None, **arguments: Any) -> Json:
+    async def call(
+        self, tool: str, context: CallContext | None = None, /, **arguments: Any
+    ) -> Json:
         with anyio.fail_after(PATIENCE):
-            return await self.connection.call(name, arguments, context or CallContext())
+            return await self.connection.call(tool, arguments, context or CallContext())
 
 
 @asynccontextmanager

@@ -1,13 +1,14 @@
 """MCP servers over HTTP on loopback, in this process: the SDK's own, as people run them."""
 
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import anyio
 import uvicorn
+from anyio.abc import TaskGroup, TaskStatus
 from mcp.server.mcpserver import Context, Elicit, MCPServer, Resolve
 from pydantic import BaseModel
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -70,6 +71,11 @@ def web_server(log: Log) -> MCPServer:
     async def ask(choice: Annotated[Choice, Resolve(choose)]) -> str:
         return choice.colour
 
+    @server.tool()
+    async def touch(ctx: Context) -> str:
+        await ctx.notify_resource_updated("notes://today")
+        return "touched"
+
     @server.prompt()
     def greet(who: str) -> str:
         return f"Say hello to {who}"
@@ -130,6 +136,49 @@ async def serving(app: ASGIApp, port: int = 0) -> AsyncGenerator[Site]:
         finally:
             site.cut()
             server.should_exit = server.force_exit = True
+    listener.close()
+
+
+class Restartable:
+    """A web server that can be stopped and started on the same port."""
+
+    def __init__(self, app: Callable[[], ASGIApp], tasks: TaskGroup) -> None:
+        self._app = app
+        self._tasks = tasks
+        self._stop = anyio.Event()
+        self._stopped = anyio.Event()
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        self._stop, self._stopped = anyio.Event(), anyio.Event()
+        self.port = await self._tasks.start(self._serve)
+
+    async def stop(self) -> None:
+        self._stop.set()
+        with anyio.fail_after(10):
+            await self._stopped.wait()
+
+    async def _serve(self, *, task_status: TaskStatus[int]) -> None:
+        async with serving(self._app(), self.port) as site:
+            task_status.started(site.port)
+            await self._stop.wait()
+        self._stopped.set()
+
+
+@asynccontextmanager
+async def restartable(app: Callable[[], ASGIApp]) -> AsyncGenerator[Restartable]:
+    """A running web server; each start makes a new application, which knows nothing."""
+    async with anyio.create_task_group() as tasks:
+        server = Restartable(app, tasks)
+        await server.start()
+        try:
+            yield server
+        finally:
+            await server.stop()
 
 
 class Gate:
