@@ -27,6 +27,8 @@ from mcp_bridge.config.wording import complaint, spell
 from mcp_bridge.errors import ConfigError
 from mcp_bridge.types import Json
 
+COMMAND_LINE = "command line"
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
@@ -59,7 +61,7 @@ def load(
     """
     sources = read_sources(path, environ)
     layers = _all_layers(sources, environ, overrides)
-    if sources.notes.mistakes:
+    if not sources.complete:  # what is missing would be mistaken for what was left out
         raise ConfigError(sources.notes.mistakes)
     data, substitution = substitute(
         _without_nulls(merge(*(layer.data for layer in layers))), environ
@@ -67,13 +69,12 @@ def load(
     checked = _Check(layers, _settled(data, substitution.missing))
     checked.missing(substitution.missing)
     settings = checked.settings()
-    if checked.mistakes:
-        raise ConfigError(checked.mistakes)
-    named = tuple(layer.label for layer in layers if layer.data)
+    if mistakes := [*sources.notes.mistakes, *checked.mistakes]:
+        raise ConfigError(mistakes)
     return Loaded(
         settings=settings,
         warnings=(*sources.notes.warnings, *checked.warnings, *_advice(settings, layers)),
-        sources=named,
+        sources=tuple(layer.label for layer in layers),
         digests={**sources.files, **substitution.files},
     )
 
@@ -82,10 +83,12 @@ def _all_layers(
     sources: Sources, environ: Mapping[str, str], overrides: Json | None
 ) -> list[Layer]:
     below = merge(*(layer.data for layer in sources.layers))
-    layers = [*sources.layers, read_variables(environ, below, sources.notes)]
+    layers = list(sources.layers)
+    if (variables := read_variables(environ, below, sources.notes)).data:
+        layers.append(variables)
     if overrides:
-        sources.notes.label = "command line"
-        layers.append(Layer("command line", canonical(overrides, sources.notes)))
+        sources.notes.label = COMMAND_LINE
+        layers.append(Layer(COMMAND_LINE, canonical(overrides, sources.notes)))
     return layers
 
 
@@ -199,7 +202,7 @@ def _remove(data: Any, path: Path) -> bool:
 
 def _advice(settings: Settings, layers: list[Layer]) -> Iterable[str]:
     """What works, but is hardly meant."""
-    if not any(layer.data for layer in layers if layer.label != "command line"):
+    if not any(layer.label != COMMAND_LINE for layer in layers):
         yield (
             f"there is no {DEFAULT_FILE} here, and no MCP_BRIDGE__… variable is set: "
             "nothing is configured (--config names a file)"

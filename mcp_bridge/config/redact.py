@@ -48,15 +48,17 @@ def hidden_arguments(args: Iterable[str]) -> Iterable[str]:
     """The arguments with what looks like a secret hidden: `--token x`, `API_KEY=x`, URLs."""
     after_flag = False
     for arg in args:
-        name, equals, _ = arg.partition("=")
-        if after_flag and not arg.startswith("-"):
-            yield HIDDEN
-        elif "://" in arg and not equals:
-            yield without_secrets(arg)
-        elif equals and SECRET_WORD.search(name):
-            yield f"{name}={HIDDEN}"
-        elif SECRET_WORD.search(arg) and ":" in arg:  # a header: "Authorization: Bearer x"
-            yield f"{arg.partition(':')[0]}: {HIDDEN}"
-        else:
-            yield without_secrets(arg) if "://" in arg else arg
-        after_flag = arg.startswith("-") and not equals and bool(SECRET_WORD.search(arg))
+        yield HIDDEN if after_flag and not arg.startswith("-") else _hidden(arg)
+        after_flag = arg.startswith("-") and "=" not in arg and bool(SECRET_WORD.search(arg))
+
+
+def _hidden(arg: str) -> str:
+    name, equals, value = arg.partition("=")
+    if "://" in name:
+        return without_secrets(arg)
+    if equals and SECRET_WORD.search(name):
+        return f"{name}={HIDDEN}"
+    if "://" in value:
+        return f"{name}={without_secrets(value)}"
+    header, colon, _ = arg.partition(":")
+    return f"{header}: {HIDDEN}" if colon and SECRET_WORD.search(header) else arg

@@ -26,18 +26,27 @@ class Unreadable(Exception):
 
 @dataclass(slots=True)
 class Sources:
-    """The whole sources, weakest first, and what came up while reading them."""
+    """The whole sources, weakest first, and what came up while reading them.
+
+    `complete` is False when one of them could not be read at all.
+    """
 
     layers: list[Layer] = field(default_factory=list)
     notes: Notes = field(default_factory=Notes)
     files: dict[pathlib.Path, str | None] = field(default_factory=dict)
+    complete: bool = True
+
+    def fail(self, reason: str) -> None:
+        """The source that is being read cannot be used."""
+        self.complete = False
+        self.notes.mistake(reason)
 
     def add(self, label: str, raw: bytes | str) -> None:
         self.notes.label = label
         try:
             data = parse(raw, self.notes)
         except Unreadable as exc:
-            self.notes.mistake(str(exc))
+            self.fail(str(exc))
         else:
             self.layers.append(Layer(label, canonical(data, self.notes)))
 
@@ -62,9 +71,9 @@ def _read_file(sources: Sources, name: str | None) -> None:
         raw = read_file(path, LARGEST)
     except FileNotFoundError:
         if name:
-            sources.notes.mistake(f"there is no such file; looked for {path}")
+            sources.fail(f"there is no such file; looked for {path}")
     except (OSError, ValueError) as exc:
-        sources.notes.mistake(f"the file cannot be read: {reason(exc)}")
+        sources.fail(f"the file cannot be read: {reason(exc)}")
     else:
         sources.files[path] = digest(raw)
         sources.add(name or DEFAULT_FILE, raw)
@@ -78,14 +87,14 @@ def _read_url(sources: Sources, text: str) -> None:
         if url.scheme not in ("http", "https") or not url.host:
             raise httpx2.InvalidURL("")
     except httpx2.InvalidURL:
-        sources.notes.mistake("expected an address such as https://host/config.json")
+        sources.fail("expected an address such as https://host/config.json")
         return
     label = str(url.copy_with(username=None, password=None, query=None, fragment=None))
     sources.notes.label = f"{variable} ({label})"
     try:
         sources.add(label, _fetch(url))
     except Unreadable as exc:
-        sources.notes.mistake(str(exc))
+        sources.fail(str(exc))
 
 
 def _fetch(url: httpx2.URL) -> bytes:

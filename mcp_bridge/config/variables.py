@@ -53,19 +53,23 @@ def read_variables(environ: Mapping[str, str], below: Json, notes: Notes) -> Lay
             if path:
                 data = merge(data, canonical(_nested(path, value), notes))
                 origins[path] = name
-    if isinstance(below.get("inference_server"), list):
-        _refuse_one_of_several(origins, notes)
+    if isinstance(below.get("inference_server"), list) and _refused_one_of_several(origins, notes):
+        del data["inference_server"]
     return Layer("environment", data, origins)
 
 
-def _refuse_one_of_several(origins: dict[Path, str], notes: Notes) -> None:
-    for path, name in origins.items():
-        if path[0] == "inference_server" and len(path) > 1:
-            notes.label = name
-            notes.mistake(
-                "inference_server is a list, so this could be any of them; "
-                "set MCP_BRIDGE__INFERENCE_SERVER to the whole list, as JSON"
-            )
+def _refused_one_of_several(origins: dict[Path, str], notes: Notes) -> bool:
+    """Whether variables set single fields although there are several servers."""
+    ambiguous = [at for at in origins if at[0] == "inference_server" and len(at) > 1]
+    if ("inference_server",) in origins:
+        return False
+    for path in ambiguous:
+        notes.label = origins[path]
+        notes.mistake(
+            "inference_server is a list, so this could be any of them; "
+            "set MCP_BRIDGE__INFERENCE_SERVER to the whole list, as JSON"
+        )
+    return bool(ambiguous)
 
 
 def _find(name: str, below: Json) -> tuple[Path, Shape | None]:
