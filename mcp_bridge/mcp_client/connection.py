@@ -28,7 +28,7 @@ from enum import StrEnum
 
 import anyio
 import httpx2
-from mcp_types import METHOD_NOT_FOUND, PARSE_ERROR
+from mcp_types import HEADER_MISMATCH, METHOD_NOT_FOUND, PARSE_ERROR
 from tenacity import RetryCallState, Retrying, wait_exponential, wait_random
 
 from mcp_bridge.config.settings import McpServer
@@ -131,6 +131,7 @@ class Connection:
         self._settled = anyio.Event()
         self._nudge = anyio.Event()
         self._stopped = False
+        self._attempting = False
         self._attempt = 0
         self._timeouts = 0
         self._failures_seen = 0
@@ -274,6 +275,10 @@ class Connection:
             return await session.ask(method, params, context, patience)
         except NeedsAuth:
             raise
+        except SourceRefused as exc:
+            if exc.rpc_code != HEADER_MISMATCH or method != "tools/call":
+                raise
+            await self._list_tools(session, patience)  # it wants other headers than it listed
         except SourceUnavailable:
             self._distrust(session)
         except OutcomeUnknown:
@@ -314,7 +319,7 @@ class Connection:
 
     def _ask_for_attempt(self) -> bool:
         """Whether waiting makes sense: an attempt is under way, or may begin now."""
-        if self._next_retry is None:
+        if self._attempting:
             return True
         if time.monotonic() - self._failed_at < CALM_SECONDS or self.state is State.NEEDS_AUTH:
             return False
@@ -349,6 +354,7 @@ class Connection:
         """One attempt, and, when it succeeds, the life that follows."""
         self._attempt += 1
         self._next_retry = None
+        self._attempting = True
         self._channel = None
         self._nudge = anyio.Event()
         try:
@@ -360,6 +366,8 @@ class Connection:
             self._failed(exc)
         else:
             self._lost()
+        finally:
+            self._attempting = False
 
     async def _try_transports(self) -> None:
         transports = (self._transport,) if self._transport else candidates(self.settings)
@@ -459,6 +467,7 @@ class Connection:
         self.instructions = session.instructions
         self.protocol_version = session.protocol_version
         self._session = session
+        self._attempting = False
         logger.info(
             "%s: connected (%s, %s), %d tools",
             self._name,
@@ -482,6 +491,7 @@ class Connection:
         error = in_words(exc)
         level = logging.WARNING if error != self._error else logging.DEBUG
         logger.log(level, "%s: not connected: %s", self._name, error)
+        self._attempting = False
         self._failures_seen += 1
         self._failed_at = time.monotonic()
         needs_auth = isinstance(exc, NeedsAuth) or bool(self._channel and self._channel.needs_auth)

@@ -39,10 +39,10 @@ ENDPOINT_SECONDS = 10.0
 
 LEAVE_SECONDS = 2.0
 MAX_REDIRECTS = 5
-DEAD_AFTER = 2
-"""So many GET streams in a row that cannot connect mean that the server is gone."""
-
 SHORT_STREAM_SECONDS = 5.0
+SHORT_STREAMS = 2
+"""So many GET streams that end at once are accident; more of them are slowed down."""
+
 UNSENT = (
     httpx2.ConnectError,
     httpx2.ConnectTimeout,
@@ -91,7 +91,6 @@ class Containing(httpx2.AsyncClient):
     def __init__(self, channel: Channel, **options: Any) -> None:
         super().__init__(**options)
         self._channel = channel
-        self._streams_failed = 0
         self._short_streams = 0
         self._stream_opened = 0.0
         self.session_id: str | None = None
@@ -111,7 +110,6 @@ class Containing(httpx2.AsyncClient):
         if response.status_code >= 400:
             return await self._refused(request, response, exchange)
         if request.method == "GET":
-            self._streams_failed = 0
             self._stream_opened = time.monotonic()
         if isinstance(response.stream, httpx2.AsyncByteStream):
             response.stream = ContainedStream(response.stream, exchange, request.url)
@@ -123,9 +121,7 @@ class Containing(httpx2.AsyncClient):
         reason = words(exc, request.url)
         unsent = isinstance(exc, UNSENT)
         if request.method == "GET":
-            self._streams_failed += 1
-            if unsent and self._streams_failed >= DEAD_AFTER:
-                self._channel.fail(reason)
+            self._channel.fail(reason)
         elif exchange is not None:
             exchange.broken = reason
             exchange.sent = not unsent
@@ -143,7 +139,10 @@ class Containing(httpx2.AsyncClient):
         self, request: httpx2.Request, response: httpx2.Response, exchange: Exchange | None
     ) -> httpx2.Response:
         status = response.status_code
-        if request.method != "POST" and status != 404:
+        if request.method == "GET" and self._stream_opened:
+            # It was open before, and the SDK tries no more: nobody would hear of changes.
+            self._channel.fail(f"the event stream cannot be opened again (HTTP {status})")
+        if request.method != "POST":
             return response
         self._channel.status = status
         if await self._session_is_gone(request, response):
@@ -176,7 +175,8 @@ class Containing(httpx2.AsyncClient):
         """Slow down the SDK's loop on servers that end each GET stream at once (T2)."""
         if self._stream_opened and time.monotonic() - self._stream_opened < SHORT_STREAM_SECONDS:
             self._short_streams += 1
-            await anyio.sleep(min(60, 2**self._short_streams))
+            if self._short_streams > SHORT_STREAMS:
+                await anyio.sleep(min(60, 2 ** (self._short_streams - SHORT_STREAMS)))
         else:
             self._short_streams = 0
 

@@ -219,6 +219,17 @@ async def test_a_login_that_is_wanted_is_a_state_with_words(flavour: str) -> Non
             await watch.until(lambda c: c.state == "connected")
 
 
+@pytest.mark.parametrize("flavour", ["legacy", "modern", "sse-legacy", "sse-modern"])
+async def test_a_server_that_dies_while_nobody_calls_is_noticed(flavour: str) -> None:
+    async with restartable(lambda: application(flavour, Log())) as server:
+        made = {"url": server.url + path(flavour), "protocol": FLAVOURS[flavour][1]}
+        async with running(McpServer.model_validate(made)) as watch:
+            await server.stop()
+            await watch.until(lambda c: c.state == "degraded")
+            await server.start()
+            await watch.until(lambda c: c.state == "connected")
+
+
 async def test_headers_are_sent_and_never_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "mcp_bridge")
     async with connected("modern", headers={"Authorization": "Bearer hunter22"}) as place:

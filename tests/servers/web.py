@@ -87,55 +87,48 @@ def web_server(log: Log) -> MCPServer:
     return server
 
 
-@dataclass
-class Site:
-    """A running HTTP server."""
+class Site(uvicorn.Server):
+    """A running HTTP server, which is quick to start and to stop."""
 
-    port: int
-    server: uvicorn.Server
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+    def __init__(self, config: uvicorn.Config, port: int) -> None:
+        super().__init__(config)
+        self.url = f"http://127.0.0.1:{port}"
+        self.port = port
+        self.ready = anyio.Event()
+        self.leave = anyio.Event()
 
     def cut(self) -> None:
         """Break every open connection, as a crash does."""
-        for connection in list(self.server.server_state.connections):
+        for connection in list(self.server_state.connections):
             transport: Any = getattr(connection, "transport", None)
             if transport is not None:
                 transport.abort()
 
-
-class Announcing(uvicorn.Server):
-    """A uvicorn server that says when it is ready."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.ready = anyio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+    async def main_loop(self) -> None:
         self.ready.set()
+        await self.leave.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        self.cut()
+        await self.lifespan.shutdown()
 
 
 @asynccontextmanager
 async def serving(app: ASGIApp, port: int = 0) -> AsyncGenerator[Site]:
     """Serve an ASGI application on a free port of loopback, or on this one."""
     listener = socket.create_server(("127.0.0.1", port))
-    config = uvicorn.Config(
-        app, log_level="critical", lifespan="on", timeout_graceful_shutdown=1, ws="none"
-    )
-    server = Announcing(config)
+    config = uvicorn.Config(app, log_level="critical", lifespan="on", ws="none")
+    site = Site(config, listener.getsockname()[1])
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(server.serve, [listener])
+        tasks.start_soon(site.serve, [listener])
         with anyio.fail_after(10):
-            await server.ready.wait()
-        site = Site(listener.getsockname()[1], server)
+            await site.ready.wait()
         try:
             yield site
         finally:
-            site.cut()
-            server.should_exit = server.force_exit = True
+            site.leave.set()
     listener.close()
 
 
