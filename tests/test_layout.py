@@ -12,7 +12,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"__main__"}),
     frozenset({"cli"}),
     frozenset({"app", "demo"}),
-    frozenset({"api", "mcp_server", "admin"}),
+    frozenset({"api", "mcp_server", "admin", "middleware"}),
     frozenset({"bridge"}),
     frozenset({"agent"}),
     frozenset({"tools", "prompts"}),

@@ -132,6 +132,7 @@ class Connection:
         self._nudge = anyio.Event()
         self._stopped = False
         self._attempting = False
+        self._in_flight = 0
         self._attempt = 0
         self._timeouts = 0
         self._failures_seen = 0
@@ -178,6 +179,11 @@ class Connection:
     async def settled(self) -> None:
         """Return when the first attempt to connect has ended, either way."""
         await self._settled.wait()
+
+    async def idle(self) -> None:
+        """Return when no request of a caller is in flight."""
+        while self._in_flight:
+            await self._change.wait()
 
     async def call(self, name: str, arguments: Json, context: CallContext) -> Json:
         """Call a tool and return the raw MCP `CallToolResult`.
@@ -268,6 +274,17 @@ class Connection:
         return Patience(timeout, max(timeout, self.settings.max_timeout))
 
     async def _send(
+        self, method: str, params: Json, context: CallContext, patience: Patience, repeatable: bool
+    ) -> Json:
+        self._in_flight += 1
+        try:
+            return await self._send_again_if_safe(method, params, context, patience, repeatable)
+        finally:
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._tell()
+
+    async def _send_again_if_safe(
         self, method: str, params: Json, context: CallContext, patience: Patience, repeatable: bool
     ) -> Json:
         session = await self._ready(patience)

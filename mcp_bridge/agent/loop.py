@@ -1,0 +1,334 @@
+"""The one loop: every conversation, from every door, streamed or not.
+
+Theory of operation. A conversation is rounds. In each, the model is asked with the client's tools
+and ours together; what it says is passed on as it comes. When it has called tools, ours are run at
+once, side by side, their messages are appended, and the next round begins. The loop ends when the
+model calls nothing, when it calls a tool of the client's (which is handed back; our half of such a
+mixed turn is run and kept until the follow-up request), when its answer was cut inside a call, or
+when a bound is reached: then one last round with `tool_choice: "none"` lets it sum up.
+
+The loop yields events and never asks whether the answer is streamed: `inference` yields parts only
+for a streamed question, and the Finished event holds the whole completion either way. Closing the
+generator stops the question and the calls that are running.
+"""
+
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from anyio.abc import TaskGroup
+
+from mcp_bridge.agent import progress
+from mcp_bridge.agent.calls import READ_MORE, CallerSide, CallRunner, Outcome
+from mcp_bridge.agent.conversation import (
+    Ask,
+    Conversation,
+    assistant_message,
+    images_message,
+    tool_message,
+)
+from mcp_bridge.agent.events import Delta, Event, Finished, Started
+from mcp_bridge.agent.memory import HiddenTurn, TurnMemory
+from mcp_bridge.agent.quarantine import Quarantine, may_be_a_tool, probe, takes_no_tools
+from mcp_bridge.agent.reply import Reply
+from mcp_bridge.config.settings import Limits
+from mcp_bridge.errors import BridgeError, InferenceError
+from mcp_bridge.inference.answer import Answer, ModelCall, Opened, Part
+from mcp_bridge.inference.client import Inference
+from mcp_bridge.tools.catalog import Entry
+from mcp_bridge.tools.stored import StoredResults
+from mcp_bridge.types import Json
+
+logger = logging.getLogger(__name__)
+
+GAVE_UP = {
+    "max_rounds": "I stopped: the limit of rounds with tool calls was reached.",
+    "max_calls": "I stopped: the limit of tool calls was reached.",
+    "max_seconds": "I stopped: the time for this request was used up.",
+    "max_tokens": "I stopped: the token budget of this request was used up.",
+    "max_same_failures": "I stopped: the same tool call failed again and again.",
+}
+
+
+@dataclass(slots=True)
+class Turn:
+    """One request on its way through the loop."""
+
+    talk: Conversation
+    reply: Reply
+    side: CallerSide
+    finish_reason: str | None = None
+    finished: bool = False
+    tools_ran: int = 0
+    started: bool = False
+    extension: Json = field(default_factory=dict)
+    last_words: tuple[Json, ...] = ()
+
+
+class Agent:
+    """Runs conversations."""
+
+    def __init__(
+        self,
+        inference: Inference,
+        calls: CallRunner,
+        stored: StoredResults,
+        memory: TurnMemory,
+        *,
+        limits: Limits,
+        restore_history: bool = False,
+    ) -> None:
+        self._inference = inference
+        self._calls = calls
+        self._reader = Entry(stored.tools[0].name, stored.tools[0], stored)
+        self._memory = memory
+        self._quarantine = Quarantine()
+        self._limits = limits
+        self._restore_history = restore_history
+
+    async def run(self, ask: Ask, tasks: TaskGroup) -> AsyncGenerator[Event]:
+        """Answer `ask`. Tool calls run in `tasks`, which the door has entered.
+
+        Raises:
+            InferenceError: the inference server failed; `retryable` is False once a tool has run.
+        """
+        turn = self._begin(ask)
+        try:
+            while not turn.finished:
+                async with aclosing(self._round(turn, tasks)) as events:
+                    async for event in events:
+                        yield event
+        except BridgeError as exc:
+            if turn.tools_ran:
+                exc.retryable = False  # an SDK would run the whole turn again (DESIGN 3.13)
+            raise
+        yield self._end(turn)
+
+    def _begin(self, ask: Ask) -> Turn:
+        messages = self._memory.restore(ask.caller, ask.body["messages"])
+        talk = Conversation(ask, messages, self._limits)
+        if any(was_cut(message) for message in messages):
+            talk.offer(self._reader)
+        vision = self._inference.sees_images(ask.model)
+        side = CallerSide(ask.caller, talk.view, ask.door, vision, ask.answerer, ask.meta)
+        return Turn(talk, Reply(ask.model, talk.client_names), side)
+
+    async def _round(self, turn: Turn, tasks: TaskGroup) -> AsyncGenerator[Event]:
+        """One question to the model and the calls that follow."""
+        answer: Answer | None = None
+        async with aclosing(self._question(turn)) as parts:
+            async for part in parts:
+                match part:
+                    case Answer():
+                        answer = part
+                    case Part():
+                        if chunks := turn.reply.chunks(part):
+                            yield Delta(chunks)
+                    case Opened() if not turn.started:
+                        turn.started = True
+                        yield Started(part.headers)
+        assert answer is not None  # noqa: S101  # inference ends every question with one Answer
+        turn.talk.bounds.rounds += 1
+        if chunks := turn.reply.take(answer):
+            yield Delta(chunks)
+        calls = turn.talk.adopt(answer)
+        if not self._decide(turn, answer, calls):
+            return
+        handed = [call for call in calls if call.name in turn.talk.client_names]
+        if handed and (chunks := turn.reply.hand_out(handed)):
+            yield Delta(chunks)
+        async with aclosing(self._run_calls(turn, answer, calls, tasks)) as events:
+            async for event in events:
+                yield event
+
+    def _decide(self, turn: Turn, answer: Answer, calls: list[ModelCall]) -> bool:
+        """Whether there are calls to see to; settles whether this round is the last."""
+        talk, stopped = turn.talk, turn.talk.bounds.stopped
+        if stopped:
+            turn.extension = extension(turn)
+        if stopped and calls:
+            self._give_up(turn, stopped)
+            return False
+        handed = [call for call in calls if call.name in talk.client_names]
+        if calls and not handed and not any(call.complete for call in calls):
+            turn.finished, turn.finish_reason = True, "length"
+            return False
+        if handed or not calls:
+            turn.finished, turn.finish_reason = True, reason(answer, handed)
+        return bool(calls)
+
+    def _give_up(self, turn: Turn, why: str) -> None:
+        """The last round called tools nevertheless: a defined end (L8)."""
+        turn.finished, turn.finish_reason = True, "length"
+        if not turn.reply.message.get("content"):
+            turn.reply.message["content"] = GAVE_UP[why]
+            turn.last_words = (turn.reply.say({"content": GAVE_UP[why]}),)
+
+    # The question
+
+    async def _question(self, turn: Turn) -> AsyncGenerator[Opened | Part | Answer]:
+        """Ask the model; when a tool's schema is to blame for a refusal, ask again without it."""
+        try:
+            async with aclosing(self._ask(turn)) as parts:
+                async for part in parts:
+                    yield part
+            return
+        except InferenceError as exc:
+            if not await self._blame_a_tool(turn, exc):
+                raise
+        async with aclosing(self._ask(turn)) as parts:
+            async for part in parts:
+                yield part
+
+    def _ask(self, turn: Turn) -> AsyncGenerator[Opened | Part | Answer]:
+        ask, view = turn.talk.ask, turn.talk.view
+        profile = self._inference.profile(ask.model)
+        without = self._quarantine.names(ask.model, view.definitions(profile))
+        offered = view.by_name.keys() - without
+        return self._inference.chat(
+            turn.talk.body(profile, without),
+            headers=ask.headers,
+            text_calls_for=offered | turn.talk.client_names,
+        )
+
+    async def _blame_a_tool(self, turn: Turn, exc: InferenceError) -> bool:
+        ask = turn.talk.ask
+        profile = self._inference.profile(ask.model)
+        tools = turn.talk.view.definitions(profile)
+        if tools and takes_no_tools(exc) and not turn.talk.client_tools:
+            self._quarantine.no_tools(ask.model)
+            return True
+        refused = self._quarantine.names(ask.model, tools)
+        left = [tool for tool in tools if tool["function"]["name"] not in refused]
+        if turn.talk.bounds.rounds or not left or not may_be_a_tool(exc):
+            return False
+
+        async def accepts(some: Sequence[Json]) -> bool:
+            return await self._accepts(probe(ask.body, some), ask.headers)
+
+        return await self._quarantine.find(ask.model, left, accepts)
+
+    async def _accepts(self, body: Json, headers: dict[str, str]) -> bool:
+        try:
+            async with aclosing(self._inference.chat(body, headers=headers)) as parts:
+                async for _ in parts:
+                    pass
+        except InferenceError as exc:
+            return not may_be_a_tool(exc)
+        return True
+
+    # The calls
+
+    async def _run_calls(
+        self, turn: Turn, answer: Answer, calls: list[ModelCall], tasks: TaskGroup
+    ) -> AsyncGenerator[Event]:
+        """Run our calls, append their messages, and show them to those who asked to see."""
+        talk = turn.talk
+        ours = [call for call in calls if call.name not in talk.client_names]
+        allowed, refused = self._within_bounds(turn, ours)
+        outcomes = {outcome.call.id: outcome for outcome in refused}
+        turn.tools_ran += len(allowed)
+        seconds = talk.bounds.seconds_left()
+        async with aclosing(self._calls.run(allowed, turn.side, seconds, tasks)) as events:
+            async for event in events:
+                if isinstance(event, Outcome):
+                    outcomes[event.call.id] = event
+                    continue
+                yield event
+                if chunks := progress.shown(event, talk.ask.progress):
+                    yield Delta(tuple(turn.reply.dress(chunk) for chunk in chunks))
+        said = assistant_message(answer, calls)
+        self._append(turn, said, [outcomes[call.id] for call in ours])
+
+    def _within_bounds(
+        self, turn: Turn, calls: list[ModelCall]
+    ) -> tuple[list[ModelCall], list[Outcome]]:
+        """The calls that may run, and answers for those that may not."""
+        bounds = turn.talk.bounds
+        left = self._limits.max_calls - bounds.calls
+        whole = [call for call in calls if call.complete]
+        allowed = whole[: max(0, left)]
+        bounds.calls += len(whole)
+        refused = [Outcome.refused(c, "the limit of tool calls is reached") for c in whole[left:]]
+        refused += [
+            Outcome.refused(c, "the call was cut off by the token limit; make it shorter")
+            for c in calls
+            if not c.complete
+        ]
+        return allowed, refused
+
+    def _append(self, turn: Turn, said: Json, outcomes: list[Outcome]) -> None:
+        """Add a round to the conversation, or keep it when the client's calls ended the turn."""
+        talk = turn.talk
+        for outcome in outcomes:
+            talk.note(outcome)
+            if outcome.cut:
+                talk.offer(self._reader)
+        answers = [tool_message(outcome) for outcome in outcomes]
+        images = images_message(outcomes)
+        if turn.finished:
+            self._keep(turn, said, answers, images)
+            return
+        talk.messages += [said, *answers, *images]
+        talk.bounds.check(turn.reply.usage)
+        turn.side = turn.side.seeing(talk.view)
+
+    # What is kept for the follow-up request
+
+    def _keep(self, turn: Turn, said: Json, answers: list[Json], after: list[Json]) -> None:
+        """Remember what the client will not send back, until it sends its tools' results."""
+        talk = turn.talk
+        if not talk.hidden and not answers:
+            return
+        handed = {"role": "assistant", "tool_calls": turn.reply.calls}
+        hidden = HiddenTurn(talk.hidden, said, tuple(answers), tuple(after))
+        self._memory.keep(talk.ask.caller, talk.ask.body["messages"], handed, hidden)
+
+    def _end(self, turn: Turn) -> Finished:
+        talk, reply = turn.talk, turn.reply
+        finish = turn.finish_reason or "stop"
+        if self._restore_history and talk.hidden and not reply.calls:
+            self._memory.keep(
+                talk.ask.caller,
+                talk.ask.body["messages"],
+                reply.message,
+                HiddenTurn(talk.hidden),
+            )
+        logger.info(
+            "conversation of %s with %s ended: %s after %d rounds and %d tool calls%s",
+            talk.ask.caller.name,
+            talk.ask.model,
+            finish,
+            talk.bounds.rounds,
+            talk.bounds.calls,
+            f" ({talk.bounds.stopped})" if talk.bounds.stopped else "",
+        )
+        last = reply.last_chunks(finish, turn.extension, usage=talk.ask.wants_usage)
+        return Finished(reply.completion(finish, turn.extension), (*turn.last_words, *last))
+
+
+def reason(answer: Answer, handed: list[ModelCall]) -> str:
+    """The finish reason that is true, whatever the server said (L5)."""
+    if handed:
+        return "tool_calls" if all(call.complete for call in handed) else "length"
+    said = answer.finish_reason or "stop"
+    return "stop" if said == "tool_calls" else said
+
+
+def was_cut(message: Json) -> bool:
+    """Whether a tool message tells the model to read on with `read_tool_result`."""
+    content = message.get("content")
+    return message.get("role") == "tool" and isinstance(content, str) and READ_MORE in content
+
+
+def extension(turn: Turn) -> Json:
+    """Why the loop ended at a bound, for those who look."""
+    bounds = turn.talk.bounds
+    return {
+        "mcp_bridge": {
+            "stopped": bounds.stopped,
+            "rounds": bounds.rounds,
+            "tool_calls": bounds.calls,
+        }
+    }

@@ -1,0 +1,192 @@
+"""`POST /v1/chat/completions`, and `/v1/completions` when tools are asked for.
+
+A raw ASGI endpoint: it reads the body itself under a limit, and it watches for the client leaving
+while it answers, for leaving stops the work (DESIGN 3.11), streamed or whole.
+"""
+
+import logging
+from collections.abc import Iterable
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
+from typing import Protocol
+
+import anyio
+from anyio.abc import TaskGroup
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from mcp_bridge.agent.conversation import Ask
+from mcp_bridge.agent.events import Delta, Finished, Started, ToolStarted
+from mcp_bridge.api.body import check_chat, parse_object, read_body
+from mcp_bridge.api.selection import Choice, choose, is_side_request
+from mcp_bridge.api.stream import StreamWriter, WholeWriter, Writer
+from mcp_bridge.bridge import Bridge
+from mcp_bridge.errors import BridgeError, RequestError
+from mcp_bridge.tools.catalog import EMPTY_VIEW, View
+from mcp_bridge.types import Caller, Json
+
+logger = logging.getLogger(__name__)
+
+RELAYED = frozenset({"traceparent", "tracestate", "baggage", "openai-beta", "http-referer"})
+RELAYED_PREFIXES = ("x-openwebui-", "x-title")
+TRACE = ("traceparent", "tracestate", "baggage")
+
+
+class Shape(Protocol):
+    """How an answer looks to the client: as a chat completion or as a legacy completion."""
+
+    def chunks(self, chunks: Iterable[Json]) -> Iterable[Json]: ...
+
+    def whole(self, completion: Json) -> Json: ...
+
+
+class ChatShape:
+    """Chat completions go out as the loop made them."""
+
+    def chunks(self, chunks: Iterable[Json]) -> Iterable[Json]:
+        return chunks
+
+    def whole(self, completion: Json) -> Json:
+        return completion
+
+
+CHAT = ChatShape()
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A request that was let in: who asks, and what came with it."""
+
+    caller: Caller
+    headers: Headers
+    toolset: str | None
+    request_id: str
+
+    @classmethod
+    def of(cls, scope: Scope, bridge: Bridge) -> "Arrival":
+        headers = Headers(scope=scope)
+        caller = bridge.doorkeeper.admit(headers, "chat")
+        toolset = scope.get("path_params", {}).get("toolset")
+        return cls(caller, headers, toolset, scope.get("state", {}).get("request_id", ""))
+
+
+class ChatEndpoint:
+    """Serves chat completions through the loop."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        bridge: Bridge = scope["app"].state.bridge
+        arrival = Arrival.of(scope, bridge)
+        try:
+            body = parse_object(await read_body(receive, bridge.settings.limits.max_request_bytes))
+        except ClientDisconnect:
+            return
+        check_chat(body)
+        choice = choose(body, arrival.caller, arrival.headers, arrival.toolset, bridge.settings)
+        await answer(bridge, arrival, choice, CHAT, receive, send)
+
+
+async def answer(
+    bridge: Bridge, arrival: Arrival, choice: Choice, shape: Shape, receive: Receive, send: Send
+) -> None:
+    """Run the loop for a checked request and write what it says."""
+    await bridge.inference.check_model(choice.body["model"])
+    streamed = choice.body.get("stream") is True
+    interval = bridge.settings.limits.keep_alive
+    writer: Writer = StreamWriter(send, interval=interval) if streamed else WholeWriter(send)
+    conversation = Answering(bridge, arrival, choice, writer, shape)
+    error = await until_the_client_leaves(receive, conversation)
+    if error is None:
+        return
+    if not writer.started:
+        raise error
+    await writer.fail(error)
+
+
+async def until_the_client_leaves(receive: Receive, work: "Answering") -> BridgeError | None:
+    """Do the work and stop it when the client disconnects. Returns the error that ended it."""
+    error: BridgeError | None = None
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(cancel_on_disconnect, receive, tasks.cancel_scope)
+        tasks.start_soon(work.writer.keep_alive)
+        try:
+            await work.run(tasks)
+        except BridgeError as exc:
+            error = exc
+        tasks.cancel_scope.cancel()
+    return error
+
+
+async def cancel_on_disconnect(receive: Receive, scope: anyio.CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """One conversation and where it goes."""
+
+    bridge: Bridge
+    arrival: Arrival
+    choice: Choice
+    writer: Writer
+    shape: Shape
+
+    async def run(self, tasks: TaskGroup) -> None:
+        async with AsyncExitStack() as stack:
+            view = await self._view(stack)
+            events = self.bridge.agent.run(self._ask(view), tasks)
+            async with aclosing(events):
+                async for event in events:
+                    match event:
+                        case Delta():
+                            await self.writer.chunks(self.shape.chunks(event.chunks))
+                        case Started():
+                            await self.writer.start(event.headers)
+                        case ToolStarted():
+                            await self.writer.busy()
+                        case Finished():
+                            last = self.shape.chunks(event.last_chunks)
+                            await self.writer.finish(self.shape.whole(event.completion), last)
+
+    async def _view(self, stack: AsyncExitStack) -> View:
+        """The tools to add, which must not be offered to those who cannot use them."""
+        choice, body = self.choice, self.choice.body
+        settings = self.bridge.settings
+        if body.get("tool_choice") == "none":
+            return EMPTY_VIEW
+        side = settings.tools.side_requests and not choice.asked
+        if side and is_side_request(body, self.arrival.headers):
+            return EMPTY_VIEW
+        view = self.bridge.catalog.view(choice.selections, choice.prefix)
+        for stranger in choice.strangers:
+            view = await stack.enter_async_context(self.bridge.visiting(stranger, view))
+        if view.entries and (body.get("n") or 1) > 1:
+            raise RequestError(
+                "n: several choices cannot share tool calls; ask with n = 1, or without the "
+                'bridge\'s tools ("tool_choice": "none", or "mcp": false)',
+                param="n",
+            )
+        return view
+
+    def _ask(self, view: View) -> Ask:
+        headers = self.arrival.headers
+        return Ask(
+            body=self.choice.body,
+            caller=self.arrival.caller,
+            view=view,
+            headers=relayed(headers, self.arrival.request_id),
+            progress=self.choice.progress,
+            meta={name: headers[name] for name in TRACE if name in headers},
+        )
+
+
+def relayed(headers: Headers, request_id: str) -> dict[str, str]:
+    """The client's headers that the inference server gets. Never credentials."""
+    kept = {
+        name: value
+        for name, value in headers.items()
+        if name in RELAYED or name.startswith(RELAYED_PREFIXES)
+    }
+    return {**kept, "x-request-id": request_id} if request_id else kept

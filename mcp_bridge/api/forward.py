@@ -1,0 +1,139 @@
+"""Everything else under `/v1`: forwarded untouched, streamed both ways (issue 2, section 6).
+
+The bytes are the client's and the inference server's; only credentials are exchanged. A body is
+read before it is sent only when several inference servers make it necessary to know the model.
+"""
+
+from collections.abc import AsyncGenerator
+
+import anyio
+import orjson
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from mcp_bridge.api.body import read_body, too_large
+from mcp_bridge.api.chat import Arrival, cancel_on_disconnect
+from mcp_bridge.bridge import Bridge
+from mcp_bridge.errors import BridgeError
+from mcp_bridge.inference.client import Inference
+
+
+class ForwardEndpoint:
+    """Passes a request on to the inference server."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        bridge: Bridge = scope["app"].state.bridge
+        arrival = Arrival.of(scope, bridge)
+        limit = bridge.settings.limits.max_request_bytes
+        check_length(arrival.headers, limit)
+        body: Incoming | bytes = Incoming(receive)
+        model = None
+        if len(bridge.settings.inference_server) > 1 and is_json(arrival.headers):
+            try:
+                body = await read_body(receive, limit)
+            except ClientDisconnect:
+                return
+            model = model_in(body)
+        path = scope["path_params"]["path"]
+        forwarding = Forwarding(bridge.inference, scope, path, arrival.headers, model)
+        await forwarding.run(body, receive, send)
+
+
+class Incoming:
+    """A request body as it comes in. `ended` is set when it is whole."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self.ended = anyio.Event()
+
+    async def __aiter__(self) -> AsyncGenerator[bytes]:
+        more = True
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            more = message.get("more_body", False)
+            if piece := message.get("body", b""):
+                yield piece
+        self.ended.set()
+
+
+class Forwarding:
+    """One request on its way through; `path` is what follows `/v1/`."""
+
+    def __init__(
+        self, inference: Inference, scope: Scope, path: str, headers: Headers, model: str | None
+    ) -> None:
+        self._inference = inference
+        self._scope = scope
+        self._path = path
+        self._headers = headers
+        self._model = model
+        self._started = False
+
+    async def run(self, body: Incoming | bytes, receive: Receive, send: Send) -> None:
+        """Send it and pass the answer on; stop when the client leaves.
+
+        Raises:
+            InferenceError: the inference server cannot be reached.
+        """
+        error: BridgeError | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._watch, body, receive, tasks.cancel_scope)
+            try:
+                await self._pass_on(body, send)
+            except ClientDisconnect:
+                pass
+            except BridgeError as exc:
+                error = exc
+            tasks.cancel_scope.cancel()
+        if error is not None:
+            if self._started:
+                raise ConnectionResetError(error.message)  # cut it: half an answer is no answer
+            raise error
+
+    async def _watch(
+        self, body: Incoming | bytes, receive: Receive, scope: anyio.CancelScope
+    ) -> None:
+        if isinstance(body, Incoming):
+            await body.ended.wait()
+        await cancel_on_disconnect(receive, scope)
+
+    async def _pass_on(self, body: Incoming | bytes, send: Send) -> None:
+        scope = self._scope
+        async with self._inference.forward(
+            scope["method"],
+            self._path,
+            query=scope["query_string"].decode("latin-1"),
+            headers=self._headers.items(),
+            body=aiter(body) if isinstance(body, Incoming) else body,
+            model=self._model,
+        ) as answer:
+            raw = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in answer.headers]
+            await send({"type": "http.response.start", "status": answer.status, "headers": raw})
+            self._started = True
+            async for piece in answer:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
+def check_length(headers: Headers, limit: int) -> None:
+    """Refuse JSON that is announced to be too large; files may be as large as the server takes."""
+    length = headers.get("content-length", "")
+    if is_json(headers) and length.isdigit() and int(length) > limit:
+        raise too_large(limit)
+
+
+def is_json(headers: Headers) -> bool:
+    return "json" in headers.get("content-type", "").lower()
+
+
+def model_in(body: bytes) -> str | None:
+    """The model that a JSON body names."""
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    model = value.get("model") if isinstance(value, dict) else None
+    return model if isinstance(model, str) else None

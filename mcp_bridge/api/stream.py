@@ -1,0 +1,137 @@
+"""Answers on the wire: one JSON document, or server-sent events.
+
+A stream holds nothing but `data:` lines and comments, for real clients crash on anything else
+(DESIGN 3.2). Its status goes out with the first event, or after `keep_alive` seconds of silence;
+from then on an error can only be an event.
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+import anyio
+import orjson
+from starlette.types import Send
+
+from mcp_bridge.errors import BridgeError
+from mcp_bridge.types import Json
+
+STREAM_HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",  # nginx would hold the stream back otherwise
+}
+
+
+class Writer(Protocol):
+    """Where a conversation's answer goes."""
+
+    started: bool
+
+    async def start(self, headers: Mapping[str, str]) -> None: ...
+
+    async def chunks(self, chunks: Iterable[Json]) -> None: ...
+
+    async def busy(self) -> None: ...
+
+    async def finish(self, whole: Json, last: Iterable[Json]) -> None: ...
+
+    async def fail(self, error: BridgeError) -> None: ...
+
+    async def keep_alive(self) -> None: ...
+
+
+class StreamWriter:
+    """Writes each event as an SSE `data:` line as soon as it is there."""
+
+    def __init__(self, send: Send, *, interval: float) -> None:
+        self._send = send
+        self._interval = interval
+        self._last = time.monotonic()
+        self._said_something = False
+        self.started = False
+
+    async def start(self, headers: Mapping[str, str]) -> None:
+        if self.started:
+            return
+        self.started = True
+        await self._send(response_start(200, {**STREAM_HEADERS, **headers}))
+        await self._write(b"")
+
+    async def chunks(self, chunks: Iterable[Json]) -> None:
+        await self.start({})
+        self._said_something = True
+        await self._write(b"".join(event(chunk) for chunk in chunks))
+
+    async def busy(self) -> None:
+        """A tool is about to run: the client must have had a byte before (L11)."""
+        if not self._said_something:
+            await self.start({})
+            self._said_something = True
+            await self._write(b": tools are running\n\n")
+
+    async def finish(self, whole: Json, last: Iterable[Json]) -> None:
+        await self.start({})
+        await self._write(b"".join(map(event, last)) + b"data: [DONE]\n\n", more=False)
+
+    async def fail(self, error: BridgeError) -> None:
+        # No [DONE] after an error: nothing must look like a complete answer.
+        await self._write(event(error.body()), more=False)
+
+    async def keep_alive(self) -> None:
+        """Break every silence with a comment, until cancelled."""
+        while True:
+            silence = time.monotonic() - self._last
+            if silence < self._interval:
+                await anyio.sleep(self._interval - silence)
+                continue
+            await self.start({})
+            await self._write(b": keep-alive\n\n")
+
+    async def _write(self, data: bytes, *, more: bool = True) -> None:
+        self._last = time.monotonic()
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+
+
+class WholeWriter:
+    """Waits for the end and writes one JSON document."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._headers: dict[str, str] = {}
+        self.started = False
+
+    async def start(self, headers: Mapping[str, str]) -> None:
+        self._headers.update(headers)
+
+    async def chunks(self, chunks: Iterable[Json]) -> None:
+        pass  # the whole completion holds them
+
+    async def busy(self) -> None:
+        pass
+
+    async def finish(self, whole: Json, last: Iterable[Json]) -> None:
+        self.started = True
+        await send_json(self._send, 200, whole, self._headers)
+
+    async def fail(self, error: BridgeError) -> None:
+        raise error
+
+    async def keep_alive(self) -> None:
+        await anyio.sleep_forever()
+
+
+def event(value: Json) -> bytes:
+    return b"data: " + orjson.dumps(value) + b"\n\n"
+
+
+async def send_json(send: Send, status: int, value: Json, headers: Mapping[str, str]) -> None:
+    body = orjson.dumps(value)
+    length = {"content-type": "application/json", "content-length": str(len(body))}
+    await send(response_start(status, {**headers, **length}))
+    await send({"type": "http.response.body", "body": body})
+
+
+def response_start(status: int, headers: Mapping[str, str]) -> Json:
+    raw = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in headers.items()]
+    return {"type": "http.response.start", "status": status, "headers": raw}

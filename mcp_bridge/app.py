@@ -1,0 +1,163 @@
+"""The web application: its lifetime, every route on one screen, and how errors are answered."""
+
+import asyncio
+import logging
+import signal
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import anyio
+import anyio.abc
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import BaseRoute, Mount, Route
+
+from mcp_bridge.api.chat import ChatEndpoint
+from mcp_bridge.api.completions import CompletionsEndpoint
+from mcp_bridge.api.forward import ForwardEndpoint
+from mcp_bridge.api.models import ModelEndpoint, ModelsEndpoint
+from mcp_bridge.bridge import Bridge, open_bridge
+from mcp_bridge.config.load import Loaded
+from mcp_bridge.config.watch import Watcher
+from mcp_bridge.errors import BridgeError, ConfigError, RequestError
+from mcp_bridge.middleware import CleanPaths, Cors, RequestLog
+
+logger = logging.getLogger(__name__)
+
+Reload = Callable[[], Loaded]
+
+
+def create_app(loaded: Loaded, reload: Reload | None = None) -> FastAPI:
+    """The application for a configuration; its lifespan opens the bridge (`app.state.bridge`).
+
+    With `reload`, the files that the configuration came from are watched and SIGHUP is heard: then
+    `reload` reads it again, and what does not load changes nothing.
+    """
+    app = FastAPI(title="mcp_bridge", lifespan=lifespan, redoc_url=None)
+    app.state.loaded = loaded
+    app.state.reload = reload
+    app.router.routes += openai_routes()
+    app.router.routes.append(Mount("/t/{toolset}", routes=openai_routes()))
+    for kind, handler in ERROR_ANSWERS.items():
+        app.add_exception_handler(kind, handler)
+    app.add_middleware(Cors, app)  # the last one added is the first to run
+    app.add_middleware(CleanPaths)
+    app.add_middleware(RequestLog, app)
+    return app
+
+
+def openai_routes() -> list[BaseRoute]:
+    """The door of OpenAI clients. What the bridge has no part in is forwarded."""
+    return [
+        Route("/v1/chat/completions", ChatEndpoint(), methods=["POST"]),
+        Route("/v1/completions", CompletionsEndpoint(), methods=["POST"]),
+        Route("/v1/models", ModelsEndpoint(), methods=["GET"]),
+        Route("/v1/models/{id:path}", ModelEndpoint(), methods=["GET"]),
+        Route("/v1/{path:path}", ForwardEndpoint()),
+    ]
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+    """Open the bridge, and follow its configuration while it runs."""
+    loaded: Loaded = app.state.loaded
+    async with anyio.create_task_group() as tasks, open_bridge(loaded.settings) as bridge:
+        app.state.bridge = bridge
+        with following(app, bridge, tasks):
+            yield
+        tasks.cancel_scope.cancel()
+
+
+@contextmanager
+def following(app: FastAPI, bridge: Bridge, tasks: anyio.abc.TaskGroup) -> Iterator[None]:
+    """Apply the configuration again when its files change, and at SIGHUP."""
+    if app.state.reload is None:
+        yield
+        return
+    watcher = Watcher(app.state.loaded, app.state.reload)
+
+    async def apply(loaded: Loaded) -> None:
+        for warning in loaded.warnings:
+            logger.warning("configuration: %s", warning)
+        bridge.apply(loaded.settings)
+
+    async def refuse(error: ConfigError) -> None:
+        logger.error("the new configuration is not used, the old one stays: %s", error.message)
+
+    app.state.watcher = watcher
+    tasks.start_soon(watcher.run, apply, refuse)
+    with hearing_sighup(watcher):
+        yield
+
+
+@contextmanager
+def hearing_sighup(watcher: Watcher) -> Iterator[None]:
+    """Reload at SIGHUP, where there are signals and we may hear them."""
+    if not hasattr(signal, "SIGHUP") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    before = signal.getsignal(signal.SIGHUP)
+    signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(watcher.reload))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+# Errors
+
+
+async def answer_error(request: Request, error: Exception) -> JSONResponse:
+    """An error of ours in OpenAI's shape."""
+    assert isinstance(error, BridgeError)  # noqa: S101  # registered for it
+    return error_answer(error)
+
+
+async def answer_http_error(request: Request, error: Exception) -> JSONResponse:
+    """What the framework refuses: no such path, or not with this method."""
+    assert isinstance(error, HTTPException)  # noqa: S101  # registered for it
+    what = f"{request.method} {request.url.path}"
+    message = {404: f"there is no {what} here", 405: f"{what}: this method is not allowed"}
+    ours = RequestError(
+        message.get(error.status_code, str(error.detail)),
+        status=error.status_code,
+        code={404: "not_found", 405: "method_not_allowed"}.get(error.status_code),
+    )
+    ours.headers.update(error.headers or {})
+    return error_answer(ours)
+
+
+async def answer_invalid(request: Request, error: Exception) -> JSONResponse:
+    """A body or parameter of the REST door that does not fit: 400, as everywhere."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101  # registered for it
+    first = error.errors()[0]
+    where = ".".join(str(step) for step in first["loc"] if step not in ("body", "query", "path"))
+    message = f"{where}: {first['msg']}" if where else str(first["msg"])
+    return error_answer(RequestError(message, param=where or None, code="invalid_value"))
+
+
+async def answer_bug(request: Request, error: Exception) -> JSONResponse:
+    """Anything else is our mistake. Starlette raises it again, so that the log has it whole."""
+    return error_answer(BridgeError("the bridge failed unexpectedly; its log says more"))
+
+
+def error_answer(error: BridgeError) -> JSONResponse:
+    headers = dict(error.headers)
+    if error.retryable is not None:
+        headers["x-should-retry"] = str(error.retryable).lower()
+    if error.status == 401:
+        headers.setdefault("www-authenticate", "Bearer")
+    return JSONResponse(error.body(), error.status, headers)
+
+
+ERROR_ANSWERS = {
+    BridgeError: answer_error,
+    HTTPException: answer_http_error,
+    RequestValidationError: answer_invalid,
+    Exception: answer_bug,
+}
