@@ -1,0 +1,158 @@
+"""The log: one line for each thing that happened, on standard error, as text or as JSON.
+
+Only standard error: the standard output of `mcp-bridge stdio` belongs to the protocol. Our own
+loggers write from `logging.log_level` on; other libraries are quieter, for their INFO says what we
+say better, and their DEBUG holds whole bodies and headers.
+"""
+
+import json
+import logging
+import re
+import sys
+import traceback
+from datetime import UTC, datetime
+from typing import TextIO
+
+from mcp_bridge.config.settings import Settings
+from mcp_bridge.telemetry.context import REQUEST_ID
+from mcp_bridge.telemetry.redactor import Redactor
+from mcp_bridge.types import Json
+
+HANDLER = "mcp_bridge"
+OURS = "mcp_bridge"
+TRACE = 5
+TALKATIVE = ("openai", "httpcore2", "hpack", "h2", "websockets")
+"""Their DEBUG holds bodies or headers: it is not written at any level."""
+
+UNSAFE = re.compile(
+    "[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""What could end a line, command a terminal, or turn the order of its characters around."""
+
+STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
+
+
+def set_up(settings: Settings, stream: TextIO | None = None) -> None:
+    """Write the log as the settings say. Called again, as after a reload, it starts afresh."""
+    logging.addLevelName(TRACE, "TRACE")
+    level = logging.getLevelNamesMapping()[settings.logging.log_level]
+    others = level_of_others(level)
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.name = HANDLER
+    handler.addFilter(_Worth(others))
+    redact = Redactor.of(settings)
+    handler.setFormatter(
+        JsonLines(redact) if settings.logging.format == "json" else TextLines(redact)
+    )
+    root = logging.getLogger()
+    for old in [old for old in root.handlers if old.name == HANDLER]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(others)
+    logging.getLogger(OURS).setLevel(level)
+    logging.captureWarnings(True)
+
+
+def tear_down() -> None:
+    """Undo `set_up`, for tests and for programs that embed the bridge."""
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if handler.name == HANDLER]:
+        root.removeHandler(handler)
+    root.setLevel(logging.WARNING)
+    logging.getLogger(OURS).setLevel(logging.NOTSET)
+    logging.captureWarnings(False)
+
+
+def level_of_others(level: int) -> int:
+    """The level from which libraries write: one step quieter than we are."""
+    if level <= TRACE:
+        return logging.DEBUG
+    return logging.INFO if level <= logging.DEBUG else max(level, logging.WARNING)
+
+
+def visible(text: str) -> str:
+    """The text on one line, with what is not to be trusted in a terminal written as an escape."""
+    return UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class _Worth(logging.Filter):
+    """Which records are worth a line.
+
+    The loggers' own levels do most of it; but a library may set its own (openai does, when
+    OPENAI_LOG is set).
+    """
+
+    def __init__(self, others: int) -> None:
+        super().__init__()
+        self._others = others
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if _is_of(record, OURS):
+            return True
+        if record.name == "py.warnings" and "MCPDeprecationWarning" in record.getMessage():
+            return False  # we speak both protocol eras on purpose
+        if any(_is_of(record, name) for name in TALKATIVE):
+            return record.levelno >= max(self._others, logging.INFO)
+        return record.levelno >= self._others
+
+
+def _is_of(record: logging.LogRecord, name: str) -> bool:
+    return record.name == name or record.name.startswith(f"{name}.")
+
+
+class _Lines(logging.Formatter):
+    """What both formats share."""
+
+    def __init__(self, redact: Redactor) -> None:
+        super().__init__()
+        self._redact = redact
+
+    def _message(self, record: logging.LogRecord) -> str:
+        try:
+            return self._redact(record.getMessage())
+        except Exception:  # boundary: `logging` would print the arguments as they are
+            return self._redact(f"{record.msg} {record.args}")
+
+    def _trace(self, record: logging.LogRecord) -> str | None:
+        """The traceback, or the stack that was asked for."""
+        parts = [record.stack_info or ""]
+        if record.exc_info and record.exc_info[0]:
+            parts.append("".join(traceback.format_exception(*record.exc_info)))
+        elif record.exc_text:
+            parts.append(record.exc_text)
+        return self._redact("\n".join(part for part in parts if part)) or None
+
+
+class TextLines(_Lines):
+    """`2026-11-25 20:51:12.123 INFO    mcp_client.stdio [req-1] message`, tracebacks indented."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = datetime.fromtimestamp(record.created)
+        name = record.name.removeprefix(f"{OURS}.")
+        request = f" [{visible(given)}]" if (given := REQUEST_ID.get()) else ""
+        message = visible(self._message(record))
+        line = (
+            f"{when:%Y-%m-%d %H:%M:%S}.{when.microsecond // 1000:03d} "
+            f"{record.levelname:<8}{visible(name)}{request}: {message}"
+        )
+        # Indented, so that a message with line breaks cannot pass for another entry.
+        trace = (self._trace(record) or "").splitlines()
+        return "\n".join([line, *(f"    {visible(text)}" for text in trace)])
+
+
+class JsonLines(_Lines):
+    """One JSON object in each line, with the fields that were given as `extra`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = datetime.fromtimestamp(record.created, UTC)
+        entry: Json = {
+            "time": f"{when:%Y-%m-%dT%H:%M:%S}.{when.microsecond // 1000:03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": self._message(record),
+            "request_id": REQUEST_ID.get(),
+            "exception": self._trace(record),
+        }
+        entry = {name: value for name, value in entry.items() if value is not None}
+        extra = {key: value for key, value in vars(record).items() if key not in STANDARD}
+        return json.dumps(self._redact.json({**extra, **entry}))
