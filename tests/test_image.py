@@ -4,7 +4,6 @@ import ast
 import http.server
 import json
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -65,7 +64,9 @@ def image() -> Stage:
 
 def test_every_base_image_is_slim_and_of_the_same_debian() -> None:
     for stage in stages():
-        assert re.fullmatch(r"\w+:\d+(\.\d+)?-slim-bookworm", stage.image)
+        version, *variants = stage.image.partition(":")[2].split("-")
+        assert version[0].isdigit()
+        assert sorted(variants) == ["bookworm", "slim"]
 
 
 def test_the_bridge_does_not_run_as_root(image: Stage) -> None:
