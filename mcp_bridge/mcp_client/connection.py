@@ -64,6 +64,14 @@ REPAIR_SECONDS = 5.0
 STABLE_SECONDS = 30.0
 """A connection that lived this long starts again at once, with a fresh backoff."""
 
+ANSWERS: Json = {
+    "sampling": {"tools": {}},
+    "elicitation": {"form": {}, "url": {}},
+    "roots": {"listChanged": True},
+}
+"""What we say to a server of the old era that we can answer. Who asks is known call by call: what
+that caller cannot answer is refused at once (T5)."""
+
 LOGIN_SECONDS = 60.0
 CALM_SECONDS = 1.0
 """After a failure, calls do not ask for another attempt sooner than this."""
@@ -84,6 +92,8 @@ ANNOUNCED = (
     "notifications/prompts/",
     "notifications/resources/",
     "notifications/message",
+    "notifications/elicitation/",
+    "notifications/tasks/",
 )
 """What listeners hear: the rest belongs to single requests, or to this file."""
 
@@ -121,7 +131,7 @@ class Connection:
         self.settings = settings
         self._on_change = on_change or (lambda kind: None)
         self._default_answerer = default_answerer
-        self._answers = answers or {}
+        self._answers = ANSWERS if answers is None else answers
         self._listeners: list[OnNotification] = []
         self.state = State.DISABLED if self._reason_to_stay_off() else State.STARTING
         self._error = self._reason_to_stay_off()
@@ -147,6 +157,7 @@ class Connection:
         self._acknowledged = anyio.Event()
         self._relisten = anyio.Event()
         self._watched: dict[str, None] = {}
+        self._log_level: str | None = None
         self._listing = Listing()
         self._by_name: dict[str, Tool] = {}
         self.prompts: tuple[Json, ...] = ()
@@ -227,6 +238,11 @@ class Connection:
         result = await self._send(method, params, context, patience, repeatable=True)
         self._watch(method, params)
         return result
+
+    async def notify(self, method: str, params: Json) -> None:
+        """Tell the server something, if it is there to hear it (`notifications/…`)."""
+        if (session := self._alive()) is not None:
+            await session.notify(method, params)
 
     def reconnect(self) -> None:
         """Try again now instead of waiting for the backoff. A working connection is left alone."""
@@ -723,8 +739,8 @@ class Connection:
             case "ping":
                 return {}
             case "logging/setLevel":
-                level = params.get("level")
-                session.log_level = level if isinstance(level, str) else None
+                self._watch(method, params)
+                session.log_level = self._log_level
                 return {}
             case "resources/subscribe" | "resources/unsubscribe":
                 self._watch(method, params)
@@ -734,7 +750,10 @@ class Connection:
                 return None
 
     def _watch(self, method: str, params: Json) -> None:
-        """Remember subscriptions, to renew them after a reconnect."""
+        """Remember subscriptions and the log level, to renew them after a reconnect."""
+        if method == "logging/setLevel":
+            level = params.get("level")
+            self._log_level = level if isinstance(level, str) else None
         uri = params.get("uri")
         if not isinstance(uri, str):
             return
@@ -744,11 +763,17 @@ class Connection:
             self._watched.pop(uri, None)
 
     async def _watch_again(self, session: Session, patience: Patience) -> None:
-        for uri in () if session.modern else tuple(self._watched):
+        session.log_level = self._log_level
+        if session.modern:
+            return
+        wanted: list[tuple[str, Json]] = [("resources/subscribe", {"uri": u}) for u in self._watched]
+        if self._log_level is not None:
+            wanted.append(("logging/setLevel", {"level": self._log_level}))
+        for method, params in wanted:
             try:
-                await session.request("resources/subscribe", {"uri": uri}, None, patience)
+                await session.request(method, params, None, patience)
             except SourceRefused as exc:
-                logger.warning("%s: %s is not watched any more: %s", self._name, uri, exc.message)
+                logger.warning("%s: %s %s failed: %s", self._name, method, params, exc.message)
 
 
 def backoff(attempt: int) -> float:

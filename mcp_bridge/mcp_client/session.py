@@ -74,6 +74,16 @@ ASKED = {
 }
 """What a server may ask for, and the capability that answering it takes."""
 
+STAND_INS = frozenset(
+    {
+        "Server returned an error response",
+        "Session terminated",
+        "Not Found",
+        "the server refused the message",
+    }
+)
+"""What transports say when an HTTP error came without a JSON-RPC error of the server's own."""
+
 WRONG_TRANSPORT_STATUS = frozenset({400, 404, 405, 406, 415, 422, 501})
 LOG_LEVELS = {
     "debug": logging.DEBUG,
@@ -317,16 +327,22 @@ class Session:
         return stamped, opts
 
     def _envelope(self, context: CallContext | None) -> Json:
-        answerer = (context.answerer if context else None) or self._default_answerer
-        declared = self._answers if context is None or not answerer else answerer.capabilities()
         envelope: Json = {
             PROTOCOL_VERSION_META_KEY: self.protocol_version,
             CLIENT_INFO_META_KEY: self._info,
-            CLIENT_CAPABILITIES_META_KEY: declared,
+            CLIENT_CAPABILITIES_META_KEY: self._declared(context),
         }
         if context is not None and (context.on_log or self.log_level):
-            envelope[LOG_LEVEL_META_KEY] = self.log_level or "info"
+            wanted = context.meta.get(LOG_LEVEL_META_KEY)
+            envelope[LOG_LEVEL_META_KEY] = wanted or self.log_level or "info"
         return envelope
+
+    def _declared(self, context: CallContext | None) -> Json:
+        """What can be answered while this request runs; for our own lists, what anybody can."""
+        if context is None:
+            return self._answers
+        answerer = context.answerer or self._default_answerer
+        return answerer.capabilities() if answerer else {}
 
     def _modern_headers(self, method: str, params: Json) -> dict[str, str]:
         version = self.protocol_version or LATEST_MODERN_VERSION
@@ -368,7 +384,7 @@ class Session:
                 "whether the call took effect is unknown",
             )
         message = exc.error.message
-        if exchange.status is not None:
+        if exchange.status is not None and message in STAND_INS:
             message = f"{message} (HTTP {exchange.status})"
         return SourceRefused(self._name, message, rpc_code=exc.error.code, data=exc.error.data)
 
@@ -383,9 +399,10 @@ class Session:
             Declined: it asked for something that the caller cannot give.
             SourceError: as `request`.
         """
+        params = {**context.extra, **params}
         result = await self.request(method, params, context, patience)
         for _ in range(MAX_INPUT_ROUNDS):
-            if result.get("resultType") != "input_required":
+            if context.hands_back or result.get("resultType") != "input_required":
                 return result
             extra = await self._inputs(result, context, patience)
             result = await self.request(method, params | extra, context, patience)
@@ -492,8 +509,8 @@ class Session:
         if exchange.context is not None and exchange.context.on_progress is not None:
             total, message = params.get("total"), params.get("message")
             exchange.context.on_progress(
-                float(progress),
-                float(total) if isinstance(total, int | float) else None,
+                progress,
+                total if isinstance(total, int | float) else None,
                 message if isinstance(message, str) else None,
             )
 

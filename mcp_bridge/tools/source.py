@@ -62,6 +62,9 @@ class CallContext:
     `timeout` (seconds) None means the source's own; progress re-arms it up to the source's
     maximum (L24). `meta` is sent as `_meta` (for instance `traceparent`). `on_log` gets the
     params of `notifications/message` that the server sends while it works.
+
+    `extra` are further params of the request that are sent as they are (`inputResponses`, `task`).
+    With `hands_back`, a result that asks for input is returned instead of being answered here.
     """
 
     caller: Caller = ANYONE
@@ -70,6 +73,8 @@ class CallContext:
     on_log: Callable[[Json], None] | None = None
     answerer: Answerer | None = None
     meta: Json = field(default_factory=dict)
+    extra: Json = field(default_factory=dict)
+    hands_back: bool = False
 
 
 class ToolSource(Protocol):
