@@ -13,7 +13,20 @@ from mcp_bridge.config.shape import ROOT, Kind, Shape
 from mcp_bridge.errors import ConfigError
 
 NAMES = ("a", "my server", "", "enabled", "$schema", "mcp", "servers", "0")
-TEXTS = ("", "x", "http://h/v1", "${A}", "${B}", "${", "$${x}", "http://[", "true", "1", "*", "\ud800")
+TEXTS = (
+    "",
+    "x",
+    "http://h/v1",
+    "${A}",
+    "${B}",
+    "${",
+    "$${x}",
+    "http://[",
+    "true",
+    "1",
+    "*",
+    "\ud800",
+)
 
 SCALARS: st.SearchStrategy[Any] = st.one_of(
     st.sampled_from(TEXTS),

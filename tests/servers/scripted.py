@@ -123,6 +123,9 @@ def call(request_id: Any, params: dict[str, Any]) -> None:
             answer(request_id, {**text("it went wrong"), "isError": True})
         case "hang":
             notify("notifications/message", {"level": "info", "data": "hanging"})
+        case "give":
+            log({"executed": name, "arguments": arguments})
+            answer(request_id, arguments["result"])
         case "slow":
             for step in range(int(arguments["steps"])):
                 time.sleep(float(arguments["pause"]))
@@ -155,7 +158,7 @@ def call(request_id: Any, params: dict[str, Any]) -> None:
 NAMES = (
     "echo meta big environment die answer_and_die not_an_object broken_json error_without_code "
     "error_as_text missing_jsonrpc float_id string_id wrong_id twice bad_bytes refuse fail hang "
-    "slow ask grow announce say die_once"
+    "slow ask grow announce say die_once give"
 ).split()
 
 
