@@ -1,0 +1,237 @@
+"""What is measured, for `/metrics` in the Prometheus format (O1).
+
+Each application has a registry of its own. Labels come from names that clients and MCP servers
+choose, so every label has a bound: what comes after the first so many names is counted as `other`.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from prometheus_client import (
+    CONTENT_TYPE_PLAIN_0_0_4,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mcp_bridge.types import Json
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+OTHER = "other"
+MOST_MODELS = 200
+MOST_TOOLS = 2000
+MOST_CALLERS = 500
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+LEFT = "left"
+"""The status of a request whose client left before the answer began."""
+
+REQUEST_BUCKETS = (0.005, 0.02, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
+CALL_BUCKETS = (0.005, 0.02, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
+ROUND_BUCKETS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50)
+CONNECTED = "connected"
+
+
+class Known:
+    """The first `most` names that were seen. The ones after them are `other`."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._names: set[tuple[str, ...]] = set()
+
+    def __call__(self, *name: str) -> tuple[str, ...]:
+        if name in self._names:
+            return name
+        if len(self._names) >= self._most:
+            return (OTHER,) * len(name)
+        self._names.add(name)
+        return name
+
+
+class Metrics:
+    """Everything that one application counts."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._callers = Known(MOST_CALLERS)
+        self._models = Known(MOST_MODELS)
+        self._tools = Known(MOST_TOOLS)
+        ProcessCollector(registry=self._registry)
+        self._count_requests()
+        self._count_conversations()
+        self._count_tools()
+
+    def _count_requests(self) -> None:
+        self._requests = Counter(
+            "mcp_bridge_http_requests",
+            "HTTP requests.",
+            ("method", "path", "status"),
+            registry=self._registry,
+        )
+        self._request_seconds = Histogram(
+            "mcp_bridge_http_request_seconds",
+            "Seconds from a request to the end of its answer.",
+            ("path",),
+            buckets=REQUEST_BUCKETS,
+            registry=self._registry,
+        )
+        self._streams = Gauge(
+            "mcp_bridge_streams_open",
+            "Streamed answers that are under way.",
+            registry=self._registry,
+        )
+
+    def _count_conversations(self) -> None:
+        self._conversations = Counter(
+            "mcp_bridge_conversations",
+            "Conversations that have ended, by finish reason and by the bound that stopped them.",
+            ("caller", "model", "finish_reason", "stopped"),
+            registry=self._registry,
+        )
+        self._rounds = Histogram(
+            "mcp_bridge_conversation_rounds",
+            "Questions to the model in one conversation.",
+            buckets=ROUND_BUCKETS,
+            registry=self._registry,
+        )
+        self._tokens = Counter(
+            "mcp_bridge_tokens",
+            "Tokens as the inference server counts them; cached and reasoning tokens are part of "
+            "the prompt and the completion.",
+            ("caller", "model", "kind"),
+            registry=self._registry,
+        )
+
+    def _count_tools(self) -> None:
+        self._calls = Counter(
+            "mcp_bridge_tool_calls",
+            "Tool calls that have ended.",
+            ("server", "tool", "outcome"),
+            registry=self._registry,
+        )
+        self._call_seconds = Histogram(
+            "mcp_bridge_tool_call_seconds",
+            "Seconds of a tool call.",
+            ("server", "tool"),
+            buckets=CALL_BUCKETS,
+            registry=self._registry,
+        )
+        self._connected = Gauge(
+            "mcp_bridge_mcp_server_connected",
+            "Whether an MCP server is connected.",
+            ("server",),
+            registry=self._registry,
+        )
+        self._states = Gauge(
+            "mcp_bridge_mcp_server_state",
+            "The state of an MCP server: 1 for the state that it is in.",
+            ("server", "state"),
+            registry=self._registry,
+        )
+
+    # What happens
+
+    def request(self, method: str, path: str, status: int, seconds: float) -> None:
+        """A request has been answered. `path` is its route's template; status 0: nobody waited."""
+        known = method if method in METHODS else OTHER
+        self._requests.labels(known, path, str(status) if status else LEFT).inc()
+        self._request_seconds.labels(path).observe(seconds)
+
+    def stream(self, change: int) -> None:
+        """A streamed answer has begun (1) or ended (-1)."""
+        self._streams.inc(change)
+
+    def conversation(
+        self,
+        caller: str,
+        model: str,
+        finish_reason: str,
+        *,
+        stopped: str | None = None,
+        rounds: int = 0,
+        usage: Json | None = None,
+    ) -> None:
+        """A conversation has ended. `finish_reason` is "error" for one that failed."""
+        who = (*self._callers(caller), *self._models(model))
+        self._conversations.labels(*who, finish_reason, stopped or "").inc()
+        if rounds:
+            self._rounds.observe(rounds)
+        for kind, count in tokens(usage or {}).items():
+            self._tokens.labels(*who, kind).inc(count)
+
+    def tool_call(self, server: str, tool: str, outcome: str, seconds: float) -> None:
+        """A tool call has ended."""
+        which = self._tools(server, tool)
+        self._calls.labels(*which, outcome).inc()
+        self._call_seconds.labels(*which).observe(seconds)
+
+    # What is shown
+
+    def page(self, servers: Mapping[str, str]) -> bytes:
+        """All of it in the text format. `servers` are the states of the MCP servers now."""
+        self._connected.clear()
+        self._states.clear()
+        for name, state in servers.items():
+            self._connected.labels(name).set(state == CONNECTED)
+            self._states.labels(name, state).set(1)
+        return generate_latest(self._registry)
+
+
+def tokens(usage: Json) -> dict[str, int]:
+    """What an OpenAI `usage` object counts, by kind; what is no number is left out."""
+    prompt, completion = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
+    found: dict[str, Any] = {
+        "prompt": usage.get("prompt_tokens"),
+        "completion": usage.get("completion_tokens"),
+        "cached": prompt.get("cached_tokens") if isinstance(prompt, dict) else None,
+        "reasoning": completion.get("reasoning_tokens") if isinstance(completion, dict) else None,
+    }
+    return {kind: n for kind, n in found.items() if isinstance(n, int) and n > 0}
+
+
+class Measured:
+    """Counts every request that goes through, and the streams that are open. Pure ASGI."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.monotonic()
+        status, streams = 0, 0
+
+        async def noticing(message: Message) -> None:
+            nonlocal status, streams
+            if message["type"] == "http.response.start":
+                status, streams = message["status"], int(is_stream(message))
+                self._metrics.stream(streams)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noticing)
+        except Exception:  # boundary: it is counted, and goes on
+            status = status or 500
+            raise
+        finally:
+            self._metrics.stream(-streams)
+            seconds = time.monotonic() - began
+            self._metrics.request(scope["method"], template(scope), status, seconds)
+
+
+def is_stream(start: Message) -> bool:
+    kind = Headers(raw=start.get("headers", [])).get("content-type", "")
+    return kind.partition(";")[0].strip().lower() == "text/event-stream"
+
+
+def template(scope: Scope) -> str:
+    """The path of the route that took the request, for a path itself may be anything."""
+    path = getattr(scope.get("route"), "path", None)
+    return path if isinstance(path, str) and path else OTHER
