@@ -1,0 +1,117 @@
+"""The one place that calls a source.
+
+Theory of operation. A tool call, from whichever door, comes here as a ToolCall and leaves as a raw
+MCP `CallToolResult`. On its way: the caller's view was asked before (a tool that is not in it does
+not exist) → its turn, for a source whose calls must not overlap → the source, both within the time
+that the request has left → a record of what happened, always, also when the caller has left.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import anyio
+
+from mcp_bridge.errors import SourceError, SourceTimeout, SourceUnavailable
+from mcp_bridge.tools.catalog import Entry
+from mcp_bridge.tools.source import CallContext, ToolSource
+from mcp_bridge.types import Caller, Json
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call, from any door. `seconds` bounds it from above (the request's own deadline)."""
+
+    caller: Caller
+    entry: Entry
+    arguments: Json
+    id: str
+    door: str
+    context: CallContext = field(default_factory=CallContext)
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """What is known about a call when it has ended. `outcome`: ok, error, cancelled, or a code."""
+
+    call: ToolCall
+    outcome: str
+    seconds: float
+
+
+def log_record(record: CallRecord) -> None:
+    call = record.call
+    logger.info(
+        "tool %s (%s) called by %s through %s: %s after %.3f s [%s]",
+        call.entry.name,
+        call.entry.source.name,
+        call.caller.name,
+        call.door,
+        record.outcome,
+        record.seconds,
+        call.id,
+    )
+
+
+class ToolRunner:
+    """Runs tool calls; `record` is told about each when it has ended."""
+
+    def __init__(self, record: Callable[[CallRecord], None] = log_record) -> None:
+        self._record = record
+        self._turns: dict[str, anyio.Lock] = {}
+
+    async def run(self, call: ToolCall) -> Json:
+        """Call the tool and return the raw `CallToolResult`.
+
+        Raises:
+            SourceError: the source could not answer.
+        """
+        source = call.entry.source.name
+        began = time.monotonic()
+        outcome = "cancelled"
+        try:
+            result = await self._in_time(call)
+            outcome = "error" if result.get("isError") is True else "ok"
+            return result
+        except SourceError as exc:
+            outcome = exc.code or "error"
+            raise
+        except Exception as exc:  # boundary: a source may be anybody's code
+            outcome = "source_error"
+            logger.exception("source %s failed in an unforeseen way", source)
+            name = call.entry.name
+            raise SourceError(source, f"{name} failed unexpectedly: {type(exc).__name__}.") from exc
+        finally:
+            self._record(CallRecord(call, outcome, time.monotonic() - began))
+
+    async def _in_time(self, call: ToolCall) -> Json:
+        source = call.entry.source
+        its_turn = False
+        try:
+            with anyio.fail_after(call.seconds):
+                async with self._turn(source):
+                    its_turn = True
+                    return await source.call(call.entry.tool.name, call.arguments, call.context)
+        except TimeoutError as exc:
+            raise out_of_time(call, its_turn) from exc
+
+    def _turn(self, source: ToolSource) -> AbstractAsyncContextManager[None]:
+        """What to hold during a call: a lock, for a source that takes one call at a time."""
+        if source.parallel:
+            return nullcontext()
+        return self._turns.setdefault(source.name, anyio.Lock())
+
+
+def out_of_time(call: ToolCall, its_turn: bool) -> SourceError:
+    """What happened to a call that the request's own deadline ended."""
+    name, source = call.entry.name, call.entry.source.name
+    if its_turn:
+        return SourceTimeout(source, f"{name} was stopped: the time for the request is used up.")
+    return SourceUnavailable(
+        source, f"{name} was not called: the time for the request ended while it waited its turn."
+    )
