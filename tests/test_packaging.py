@@ -81,7 +81,9 @@ def test_the_command_works_from_the_wheel_alone(installed: Path, tmp_path: Path)
     version = run(installed / "mcp-bridge", "version", cwd=tmp_path)
     assert version.returncode == 0, version.stderr
     assert VERSION in version.stdout
-    where = run(installed / "python", "-c", "import mcp_bridge as m; print(m.__file__)")
+    where = run(
+        installed / "python", "-c", "import mcp_bridge as m; print(m.__file__)", cwd=tmp_path
+    )
     assert Path(where.stdout).is_relative_to(installed.parent)
 
 
