@@ -1,7 +1,6 @@
 """What the demo tells people: what it has found, and how to connect their own clients."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from mcp_bridge.demo.finder import LOCAL, Answered, Search
 from mcp_bridge.demo.model import MODEL
@@ -37,14 +36,14 @@ def about_servers(states: Sequence[tuple[str, str]]) -> str:
     return f"MCP servers: {', '.join(f'{name} ({state})' for name, state in states)}."
 
 
-def connect(base_url: str, model: str, notes: Path) -> str:
-    """How to use the running bridge."""
+def connect(base_url: str, model: str, *, stays: bool) -> str:
+    """How to use the bridge, which stays up or would."""
+    state = "The bridge is running, and" if stays else "Without --once the bridge stays up, and"
     return f"""\
-The bridge is running. Any OpenAI client can use it, with any text as its API key:
+{state} any OpenAI client can use it with any text as its API key:
 
   base URL   {base_url}
   model      {model}
-  notes      {notes}
 
 curl
   curl {base_url}/chat/completions -H 'Content-Type: application/json' \\

@@ -5,7 +5,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,18 +54,25 @@ class Demo:
 
 
 async def run_demo(
-    *, once: bool, host: str = "127.0.0.1", port: int = 8000, question: str | None = None
+    *,
+    once: bool,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    question: str | None = None,
+    where: Sequence[finder.Candidate] | None = None,
 ) -> int:
     """Show the bridge at work, and keep it up until Ctrl-C or SIGTERM.
 
-    With `once` it ends after the question. The exit code tells whether the answer was right: 0, or
-    1 (always 0 after it was kept up).
+    `where` inference servers are looked for; None: in the environment and on the usual ports. With
+    `once` it ends after the question. Returns the exit code: 0, or 1 when it could not start or,
+    with `once`, when the answer was not right.
     """
     if not is_loopback(host):
         say(f"The demo asks nobody for a key, so it listens on loopback only and not on {host}.")
         say("For that, use mcp-bridge serve with security.auth.")
         return 1
-    search = await finder.search(finder.candidates(os.environ), os.environ.get("OPENAI_MODEL"))
+    candidates = finder.candidates(os.environ) if where is None else where
+    search = await finder.search(candidates, os.environ.get("OPENAI_MODEL"))
     say(help.about_search(search))
     network = Network(host=host, port=port)
     with ExitStack() as stack:
@@ -92,8 +99,9 @@ async def until_a_signal(
             if started:
                 reason = await answer(demo, app.state.bridge, question)
                 code = 1 if reason and once else 0
+                say(help.connect(demo.base_url, demo.model, stays=not once))
                 if not once:
-                    say("Ctrl-C ends it.")
+                    say(f"Notes are kept in {demo.notes}. Ctrl-C ends the demo.")
                     await anyio.sleep_forever()
         tasks.cancel_scope.cancel()
     return code
@@ -115,15 +123,15 @@ async def answer(demo: Demo, bridge: Bridge, question: str | None) -> str | None
     say(f"\nQuestion: {asked.text}")
     outcome = await ask(demo.base_url, demo.model, asked.text, show)
     reason = reason_against(outcome, asked)
-    say(f"\n\nThe demo's question was not answered rightly: {reason}.\n" if reason else "\n")
-    say(help.connect(demo.base_url, demo.model, demo.notes))
+    say(f"\n\nThe question was not answered rightly: {reason}.\n" if reason else "\n")
     return reason
 
 
 def state_of(connection: Connection) -> tuple[str, str]:
     """Its name, and how it is."""
     if connection.state is State.CONNECTED:
-        return connection.name, f"{len(connection.tools)} tools"
+        count = len(connection.tools)
+        return connection.name, f"{count} tool{'' if count == 1 else 's'}"
     return connection.name, f"{connection.state}: {connection.status()['error']}"
 
 

@@ -2,21 +2,28 @@
 
 from pathlib import Path
 
-from mcp_bridge.demo.run import mcp_server
-from tests.mcp_client.running import running
+import anyio
+
+from mcp_bridge.bridge import open_bridge
+from mcp_bridge.config.settings import InferenceServer, Network
+from mcp_bridge.demo.run import Demo
+from tests.mcp_client.running import PATIENCE
 
 
 async def test_each_server_runs_over_stdio_and_describes_its_tools_well(tmp_path: Path) -> None:
-    read_only: dict[str, dict[str, bool]] = {}
-    for name, arguments in [("clock", ()), ("calculator", ()), ("notes", (str(tmp_path),))]:
-        async with running(mcp_server(name, *arguments)) as watch:
-            assert watch.connection.state == "connected", watch.connection.status()
-            tools = watch.connection.tools
-        read_only[name] = {tool.name: tool.hint("readOnlyHint") for tool in tools}
-        for tool in tools:
-            assert tool.description
-            assert tool.definition["outputSchema"]["type"] == "object"
-            assert all("description" in one for one in tool.input_schema["properties"].values())
+    demo = Demo(Network(), "", InferenceServer(), "", tmp_path)
+    with anyio.fail_after(PATIENCE):
+        async with open_bridge(demo.settings()) as bridge:
+            assert await bridge.settled(PATIENCE)
+            servers = {name: one.tools for name, one in bridge.connections.items()}
+    for tool in (tool for tools in servers.values() for tool in tools):
+        assert tool.description
+        assert tool.definition["outputSchema"]["type"] == "object"
+        assert all("description" in one for one in tool.input_schema["properties"].values())
+    read_only = {
+        name: {tool.name: tool.hint("readOnlyHint") for tool in tools}
+        for name, tools in servers.items()
+    }
     assert read_only == {
         "clock": {"current_time": True, "convert_time": True, "time_difference": True},
         "calculator": {"calculate": True},
