@@ -766,7 +766,8 @@ class Connection:
         session.log_level = self._log_level
         if session.modern:
             return
-        wanted: list[tuple[str, Json]] = [("resources/subscribe", {"uri": u}) for u in self._watched]
+        wanted: list[tuple[str, Json]] = []
+        wanted += [("resources/subscribe", {"uri": uri}) for uri in self._watched]
         if self._log_level is not None:
             wanted.append(("logging/setLevel", {"level": self._log_level}))
         for method, params in wanted:

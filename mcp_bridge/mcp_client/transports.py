@@ -7,6 +7,7 @@ from mcp_bridge.errors import SourceUnavailable
 from mcp_bridge.mcp_client.channel import Channel
 from mcp_bridge.mcp_client.http import open_sse, open_streamable
 from mcp_bridge.mcp_client.stdio import open_stdio
+from mcp_bridge.mcp_client.websocket import open_websocket
 
 
 def candidates(settings: McpServer) -> tuple[str, ...]:
@@ -36,10 +37,8 @@ def open_channel(
             return open_streamable(name, settings)
         case "sse" if settings.url:
             return open_sse(name, settings)
-        case "websocket":
-            raise SourceUnavailable(
-                name, "WebSocket comes with a later version; use the server's HTTP endpoint"
-            )
+        case "websocket" if settings.url:
+            return open_websocket(name, settings)
         case _:
             raise SourceUnavailable(
                 name,

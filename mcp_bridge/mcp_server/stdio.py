@@ -1,0 +1,118 @@
+"""The whole bridge as a stdio MCP server, for clients that can only start a command.
+
+Messages are lines on stdin and stdout. While they are, the process has other ones: what anybody
+prints goes to stderr, and nobody reads the client's words by accident.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, aclosing, contextmanager
+
+import anyio
+
+from mcp_bridge.bridge import Bridge
+from mcp_bridge.mcp_server.door import mcp_door, visiting
+from mcp_bridge.mcp_server.streams import serve
+from mcp_bridge.mcp_server.visit import Visit
+from mcp_bridge.types import ANYONE
+from mcp_bridge.websocket import Closed
+
+STDIN, STDOUT, STDERR = 0, 1, 2
+
+
+async def serve_stdio(bridge: Bridge) -> None:
+    """Serve the client that started this process, until it closes stdin or sends SIGTERM."""
+    limit = bridge.settings.limits.max_request_bytes
+    with claimed() as (stdin, stdout):
+        async with mcp_door(bridge) as door, anyio.create_task_group() as tasks:
+            tasks.start_soon(_stop_at_sigterm, tasks.cancel_scope)
+            async with aclosing(lines(stdin, limit)) as messages, AsyncExitStack() as stack:
+                send = await writer(stdout, stack)
+                with visiting(Visit(ANYONE)):
+                    await serve(door.facade.server, messages, send)
+            tasks.cancel_scope.cancel()
+
+
+async def _stop_at_sigterm(scope: anyio.CancelScope) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM) as signals:
+        async for _ in signals:
+            scope.cancel()
+
+
+@contextmanager
+def claimed() -> Iterator[tuple[int, int]]:
+    """Descriptors of the client's two pipes, which are then nobody else's stdin and stdout."""
+    sys.stdout.flush()
+    stdin, stdout = os.dup(STDIN), os.dup(STDOUT)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, STDIN)
+    os.close(nothing)
+    os.dup2(STDERR, STDOUT)
+    try:
+        yield stdin, stdout
+    finally:
+        sys.stdout.flush()
+        os.dup2(stdin, STDIN)
+        os.dup2(stdout, STDOUT)
+        os.close(stdin)
+        os.close(stdout)
+
+
+async def lines(descriptor: int, limit: int) -> AsyncGenerator[bytes]:
+    """The lines that come in. One that is too long is skipped."""
+    reader = asyncio.StreamReader(limit=limit)
+    loop = asyncio.get_running_loop()
+    transport: asyncio.BaseTransport | None = None
+    with os.fdopen(os.dup(descriptor), "rb", 0) as file:
+        try:
+            protocol = asyncio.StreamReaderProtocol(reader)
+            transport, _ = await loop.connect_read_pipe(lambda: protocol, file)
+        except ValueError:  # no pipe but a file
+            reader.feed_data(await anyio.to_thread.run_sync(file.read))
+            reader.feed_eof()
+        try:
+            while not reader.at_eof():
+                line = await next_line(reader)
+                if line.strip():
+                    yield line
+        finally:
+            if transport is not None:
+                transport.close()
+
+
+async def next_line(reader: asyncio.StreamReader) -> bytes:
+    """The next line; an empty one instead of one that is too long."""
+    try:
+        return await reader.readline()
+    except ValueError:
+        return b""
+
+
+async def writer(descriptor: int, stack: AsyncExitStack) -> Callable[[str], Awaitable[None]]:
+    """How a line is written, with patience for a client that reads slowly."""
+    loop = asyncio.get_running_loop()
+    file = stack.enter_context(os.fdopen(os.dup(descriptor), "wb", 0))
+    try:
+        transport, protocol = await loop.connect_write_pipe(
+            lambda: asyncio.streams.FlowControlMixin(loop=loop), file
+        )
+    except ValueError:  # no pipe but a file
+
+        async def write(text: str) -> None:
+            await anyio.to_thread.run_sync(file.write, text.encode() + b"\n")
+
+        return write
+    stream = asyncio.StreamWriter(transport, protocol, None, loop)
+    stack.callback(transport.close)
+
+    async def send(text: str) -> None:
+        try:
+            stream.write(text.encode() + b"\n")
+            await stream.drain()
+        except ConnectionError as exc:
+            raise Closed("the client has closed stdout") from exc
+
+    return send
