@@ -1,0 +1,231 @@
+"""Putting tool calls together from what engines stream.
+
+Theory of operation. A fragment belongs to a call by its `index` and its `id`, but engines leave
+out either, repeat both, or number every call 0. What holds everywhere: a new id on a used index
+is a new call; a fragment that says neither continues the last one; and a call whose arguments are
+a whole object is over when another object begins. A call is given out (released) once its name is
+sure: with its first arguments, or when it ends. Calls that come to nothing, with neither name nor
+arguments, are never released, so positions count only real calls.
+"""
+
+import secrets
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from mcp_bridge.inference.answer import Fragment, ModelCall
+from mcp_bridge.inference.wire import decode, dumps
+from mcp_bridge.types import Json
+
+KNOWN = frozenset({"index", "id", "type", "function"})
+
+
+def mint_id() -> str:
+    """An id for a call that came without one."""
+    return f"call_{secrets.token_hex(12)}"
+
+
+def is_object(text: str) -> bool:
+    """Whether it is a whole JSON object."""
+    if not text.rstrip().endswith("}"):
+        return False
+    try:
+        return isinstance(decode(text.encode("utf-8", "replace")), dict)
+    except ValueError:
+        return False
+
+
+class _Call:
+    """A call that is being put together."""
+
+    __slots__ = ("arguments", "extra", "id", "index", "name", "position", "shown")
+
+    def __init__(self, index: int | None) -> None:
+        self.index = index
+        self.id = ""
+        self.name = ""
+        self.arguments: list[str] = []
+        self.extra: Json = {}
+        self.position: int | None = None
+        self.shown = 0
+        """How many of the arguments' pieces have been given out."""
+
+    @property
+    def text(self) -> str:
+        return "".join(self.arguments)
+
+
+class Calls:
+    """The tool calls of one choice."""
+
+    def __init__(self, mint: Callable[[], str] = mint_id) -> None:
+        self._mint = mint
+        self._calls: list[_Call] = []
+        self._released: list[_Call] = []
+        self._legacy: _Call | None = None
+        self._fragments: list[Fragment] = []
+
+    def add(self, items: Any) -> None:
+        """Fragments as streamed: the value of `delta.tool_calls`."""
+        for item in _objects(items):
+            call = self._find(item)
+            if call.position is not None and _repeats(call, item):
+                continue
+            self._extend(call, item)
+            if call.name and call.arguments:
+                self._release(call)
+
+    def add_whole(self, items: Any) -> None:
+        """Whole calls: the value of `message.tool_calls`. None of them continues another."""
+        for item in _objects(items):
+            call = self._begin(_index(item))
+            self._extend(call, item)
+
+    def add_legacy(self, item: Any) -> None:
+        """The `function_call` of old; some engines send it beside `tool_calls`, as a copy."""
+        if isinstance(item, dict):
+            self._legacy = self._legacy or _Call(None)
+            self._extend(self._legacy, {"function": item})
+
+    def close(self) -> None:
+        """The answer has ended: give out what waited for more."""
+        if self._legacy and not any(call.name for call in self._calls):
+            self._calls.append(self._legacy)
+        self._legacy = None
+        for call in self._calls:
+            if call.name:
+                self._release(call)
+
+    def take(self) -> tuple[Fragment, ...]:
+        """The fragments that can be given out since the last time."""
+        if not self._fragments:
+            return ()
+        taken = tuple(self._fragments)
+        self._fragments.clear()
+        return taken
+
+    def finished(self, *, cut: bool) -> tuple[ModelCall, ...]:
+        """The calls of the answer; `cut`: it ended before the model was done."""
+        last = len(self._released) - 1
+        return tuple(
+            ModelCall(call.id, call.name, call.text, _complete(call, cut, n == last), call.extra)
+            for n, call in enumerate(self._released)
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self._released)
+
+    def _find(self, item: Json) -> _Call:
+        """The call that a fragment belongs to, begun if there is none."""
+        index, id = _index(item), _text(item.get("id"))
+        name = _text(_function(item).get("name"))
+        call = self._candidate(index, id, has_name=bool(name))
+        if call is None or _is_another(call, id, name, item):
+            return self._begin(index)
+        return call
+
+    def _candidate(self, index: int | None, id: str, *, has_name: bool) -> _Call | None:
+        same_id = self._latest(lambda call: bool(id) and call.id == id)
+        if index is None:
+            return same_id or (None if id or has_name else self._latest(lambda call: True))
+        on_index = [call for call in self._calls if call.index == index]
+        if same_id in on_index:
+            return same_id
+        # An id that another index uses: a copy of it is a call of its own, a mere piece is not.
+        return on_index[-1] if on_index else (None if has_name else same_id)
+
+    def _latest(self, wanted: Callable[[_Call], bool]) -> _Call | None:
+        return next((call for call in reversed(self._calls) if wanted(call)), None)
+
+    def _begin(self, index: int | None) -> _Call:
+        call = _Call(index)
+        self._calls.append(call)
+        return call
+
+    def _extend(self, call: _Call, item: Json) -> None:
+        function = _function(item)
+        call.id = call.id or _text(item.get("id"))
+        call.name = call.name or _text(function.get("name"))
+        if text := _arguments(function.get("arguments", function.get("input"))):
+            call.arguments.append(text)
+        for key, value in item.items():
+            if key not in KNOWN and value is not None:
+                call.extra[key] = value
+        if item.get("type") == "custom":
+            call.extra["type"] = "custom"
+
+    def _release(self, call: _Call) -> None:
+        if call.position is None:
+            for earlier in self._calls:
+                if earlier is call:
+                    break
+                if earlier.name and earlier.position is None:
+                    self._give_out(earlier)
+        self._give_out(call)
+
+    def _give_out(self, call: _Call) -> None:
+        first = call.position is None
+        if call.position is None:
+            call.position = len(self._released)
+            if not call.id or any(call.id == other.id for other in self._released):
+                call.id = self._mint()
+            self._released.append(call)
+        new = "".join(call.arguments[call.shown :])
+        call.shown = len(call.arguments)
+        if first or new:
+            self._fragments.append(Fragment(call.position, call.id, call.name, new))
+
+
+def _is_another(call: _Call, id: str, name: str, item: Json) -> bool:
+    """Whether a fragment on a used index is the beginning of another call."""
+    if id and call.id and id != call.id:
+        # Some gateways make up an id for every piece: no name, and the call is not whole yet.
+        return bool(name) or not call.arguments or is_object(call.text)
+    if name and call.name and name != call.name:
+        return True
+    if not (name and call.name and call.arguments):
+        return False
+    begins = _arguments(_function(item).get("arguments")).lstrip().startswith("{")
+    return begins and is_object(call.text) and not _repeats(call, item)
+
+
+def _repeats(call: _Call, item: Json) -> bool:
+    """Whether an engine says a whole call again, under the same id."""
+    if not call.id or item.get("id") != call.id:
+        return False
+    again = _arguments(_function(item).get("arguments"))
+    return again.startswith("{") and again == call.text and is_object(again)
+
+
+def _complete(call: _Call, cut: bool, is_last: bool) -> bool:
+    if not cut:
+        return True
+    # Without arguments it may be a call of a tool that needs none, unless it was being written.
+    return is_object(call.text) if call.text.strip() else not is_last
+
+
+def _objects(items: Any) -> Iterable[Json]:
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else ()
+
+
+def _function(item: Json) -> Json:
+    function = item.get("function") or item.get("custom")
+    return function if isinstance(function, dict) else {}
+
+
+def _index(item: Json) -> int | None:
+    index = item.get("index")
+    return index if isinstance(index, int) else None
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _arguments(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case str():
+            return value
+        case _:
+            return dumps(value)

@@ -1,0 +1,176 @@
+"""From the bytes of an answer to its parts and the whole: events or one JSON document.
+
+What was asked for does not matter here, for engines answer a streamed question with a whole
+document and the other way round, under any content type. The first characters tell which it is.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any, Literal
+
+from mcp_bridge.errors import InferenceError
+from mcp_bridge.inference.answer import Answer, Fragment, Part
+from mcp_bridge.inference.failures import broken, excerpt
+from mcp_bridge.inference.fold import Fold
+from mcp_bridge.inference.sse import BOM, SseReader
+from mcp_bridge.inference.transport import Reply
+from mcp_bridge.inference.wire import decode
+from mcp_bridge.types import Json
+
+DONE = b"[DONE]"
+EVENT_LINES = (b"data", b"event", b"id", b"retry", b":")
+LONGEST_START = max(map(len, EVENT_LINES))
+MOST_OF_A_PAGE = 20_000
+"""As much of an unreadable answer is kept as is worth looking at."""
+
+Shape = Literal["json", "events", "other"]
+
+
+async def read(reply: Reply) -> AsyncGenerator[Part | Answer]:
+    """The parts of an answer as they come, and the whole answer at the end.
+
+    A whole document gives one part.
+
+    Raises:
+        InferenceError: it is an error, it is nothing that could be an answer, or it broke off.
+    """
+    fold = Fold(reply.server)
+    async with aclosing(aiter(reply)) as pieces:
+        head = await _head(pieces)
+        match shape_of(head):
+            case "events":
+                async with aclosing(_events(head, pieces, fold, reply)) as parts:
+                    async for part in parts:
+                        yield part
+                answer = fold.answer()
+            case "json":
+                answer = fold.whole(_document(reply.server, head + await _rest(pieces)))
+                part = fold.take()
+                yield as_part(answer, part.fragments if part else ())
+            case "other":
+                raise _unreadable(reply.server, head + await _rest(pieces, MOST_OF_A_PAGE))
+    yield answer
+
+
+async def _events(
+    head: bytes, pieces: AsyncIterator[bytes], fold: Fold, reply: Reply
+) -> AsyncGenerator[Part]:
+    reader = SseReader()
+    piece: bytes | None = head
+    while piece is not None and not fold.is_done:
+        _fold(reader.feed(piece), fold, reply.server)
+        if part := fold.take():
+            yield part
+        if not fold.is_done:
+            piece = await _next(pieces, fold)
+    if fold.is_done:
+        await reply.drain()
+    else:
+        _fold(reader.close(), fold, reply.server)
+    fold.close()
+    if part := fold.take():
+        yield part
+
+
+async def _next(pieces: AsyncIterator[bytes], fold: Fold) -> bytes | None:
+    """The next bytes; None at the end. A break does no harm once the answer is complete."""
+    try:
+        return await anext(pieces, None)
+    except InferenceError:
+        if not fold.is_complete:
+            raise
+        return None
+
+
+def _fold(payloads: list[bytes], fold: Fold, server: str) -> None:
+    for payload in payloads:
+        if payload.strip() == DONE:
+            fold.done()
+            return
+        try:
+            chunk = decode(payload)
+        except ValueError as exc:
+            # Others than JSON are no chunks (`data: ping`); what comes after the end may be cut.
+            if payload.lstrip().startswith((b"{", b"[")) and not fold.is_complete:
+                what = f"sent a chunk that is not JSON: {excerpt(payload)}"
+                raise broken(server, what) from exc
+            continue
+        if isinstance(chunk := _unwrapped(chunk), dict):
+            fold.add(chunk)
+
+
+async def _head(pieces: AsyncIterator[bytes]) -> bytes:
+    """The beginning, as much as tells the shape."""
+    head = b""
+    async for piece in pieces:
+        head += piece
+        if len(_start(head)) >= LONGEST_START:
+            break
+    return head
+
+
+async def _rest(pieces: AsyncIterator[bytes], most: int | None = None) -> bytes:
+    rest: list[bytes] = []
+    size = 0
+    async for piece in pieces:
+        rest.append(piece)
+        size += len(piece)
+        if most is not None and size > most:
+            break
+    return b"".join(rest)
+
+
+def _start(head: bytes) -> bytes:
+    # OpenRouter sends white space while it waits for a whole answer.
+    return head.removeprefix(BOM).lstrip()
+
+
+def shape_of(head: bytes) -> Shape:
+    """What an answer is that begins so. Nothing at all is a stream without events."""
+    start = _start(head)
+    if start.startswith((b"{", b"[")):
+        return "json"
+    return "events" if not start or start.startswith(EVENT_LINES) else "other"
+
+
+def _document(server: str, body: bytes) -> Json:
+    try:
+        value = decode(body.removeprefix(BOM))
+    except ValueError as exc:
+        raise broken(server, f"answered with broken JSON: {excerpt(body)}") from exc
+    if not isinstance(value := _unwrapped(value), dict):
+        raise broken(server, f"answered with JSON that is no completion: {excerpt(body)}")
+    return value
+
+
+def _unwrapped(value: Any) -> Any:
+    """Gemini puts an error into a list."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+def _unreadable(server: str, body: bytes) -> InferenceError:
+    return broken(server, f"answered with neither JSON nor events: {excerpt(body)}")
+
+
+def as_part(answer: Answer, fragments: tuple[Fragment, ...]) -> Part:
+    """A whole answer as the one part of a stream."""
+    head = {
+        key: answer.envelope[key] for key in ("id", "created", "model") if key in answer.envelope
+    }
+    head["object"] = "chat.completion.chunk"
+    said = {key: value for key, value in answer.message.items() if key != "role" and value}
+    choices: list[Json] = []
+    if said or answer.choice:
+        choices.append({"index": 0, "delta": said, **answer.choice, "finish_reason": None})
+    choices += [_as_delta(choice) for choice in answer.more_choices]
+    chunks = tuple({**head, "choices": [choice]} for choice in choices)
+    return Part(chunks, fragments)
+
+
+def _as_delta(choice: Json) -> Json:
+    """A choice beyond the first as it would be streamed: its calls are numbered."""
+    rest = {key: value for key, value in choice.items() if key != "message"}
+    message = dict(choice.get("message") or {})
+    if isinstance(calls := message.get("tool_calls"), list):
+        message["tool_calls"] = [{"index": n, **call} for n, call in enumerate(calls)]
+    return {**rest, "delta": message}

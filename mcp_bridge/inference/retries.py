@@ -1,0 +1,102 @@
+"""When an inference server is asked again: only before the first byte of an answer.
+
+A request that failed may have been worked on. Asking again is right nevertheless, because nothing
+but text comes of it; tools run on our side. What took too long is not asked again, and neither is
+what will fail the same way.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+
+import anyio
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_exponential,
+    wait_random,
+)
+
+from mcp_bridge.errors import InferenceError
+from mcp_bridge.inference.transport import MISCONFIGURED, TIMEOUT, Endpoint
+
+logger = logging.getLogger(__name__)
+
+BACKOFF = 0.5
+LONGEST_BACKOFF = 8.0
+LONGEST_WAIT = 30.0
+"""A server that wants to be left alone for longer is; its 429 goes to the caller."""
+
+PASSING = frozenset({408, 409, 425, 429})
+FINAL_STATUS = frozenset({501, 505})
+FINAL = frozenset({TIMEOUT, MISCONFIGURED, "insufficient_quota"})
+
+
+def retrying(endpoint: Endpoint, backoff: float, *, others: bool) -> AsyncRetrying:
+    """How often and when this server is asked; `others` can be asked instead when it is down."""
+    usual = wait_exponential(multiplier=backoff, max=LONGEST_BACKOFF) + wait_random(0, backoff)
+
+    def again(exc: BaseException) -> bool:
+        return is_passing(exc) and not (others and isinstance(exc, InferenceError) and exc.unsent)
+
+    def wait(state: RetryCallState) -> float:
+        asked = asked_wait(failure_of(state).headers, time.time())
+        return usual(state) if asked is None else asked
+
+    def note(state: RetryCallState) -> None:
+        logger.info("asking %s again: %s", endpoint.name, failure_of(state))
+
+    return AsyncRetrying(
+        stop=stop_after_attempt(endpoint.settings.max_retries + 1),
+        retry=retry_if_exception(again),
+        wait=wait,
+        before_sleep=note,
+        sleep=anyio.sleep,
+        reraise=True,
+    )
+
+
+def is_passing(exc: BaseException) -> bool:
+    """Whether asking again soon may help."""
+    if not isinstance(exc, InferenceError) or exc.code in FINAL:
+        return False
+    if (asked_wait(exc.headers, time.time()) or 0) > LONGEST_WAIT:
+        return False
+    match exc.headers.get("x-should-retry"):
+        case "true":
+            return True
+        case "false":
+            return False
+    passing = exc.status in PASSING or exc.status >= 500
+    return passing and exc.status not in FINAL_STATUS
+
+
+def is_down(exc: InferenceError) -> bool:
+    """Whether another server should be asked instead."""
+    return exc.unsent or (exc.status in (502, 503, 504) and exc.code != MISCONFIGURED)
+
+
+def asked_wait(headers: Mapping[str, str], now: float) -> float | None:
+    """The seconds that a server asks to wait: `retry-after-ms`, or seconds, or a date."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers[name]) * unit
+        except (KeyError, ValueError):
+            continue
+        if math.isfinite(seconds):
+            return max(0.0, seconds)
+    try:
+        return max(0.0, parsedate_to_datetime(headers["retry-after"]).timestamp() - now)
+    except (KeyError, ValueError):
+        return None
+
+
+def failure_of(state: RetryCallState) -> InferenceError:
+    """What made the attempt fail."""
+    exc = state.outcome.exception() if state.outcome else None
+    assert isinstance(exc, InferenceError)  # noqa: S101  # nothing else is tried again
+    return exc
