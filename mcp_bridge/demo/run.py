@@ -91,12 +91,15 @@ async def until_a_signal(
     demo: Demo, sockets: list[socket.socket], question: str | None, once: bool
 ) -> int:
     """Serve, ask, and keep serving, unless a signal comes first."""
-    code = 1
+    code = 1 if once else 0  # if a signal comes first
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(stop_at_a_signal, tasks.cancel_scope)
         app = create_app(Loaded(demo.settings()))
         async with serving(app, sockets) as started:
-            if started:
+            if not started:
+                say("The bridge could not start; standard error says why.")
+                code = 1
+            else:
                 reason = await answer(demo, app.state.bridge, question)
                 code = 1 if reason and once else 0
                 say(help.connect(demo.base_url, demo.model, stays=not once))
