@@ -167,6 +167,13 @@ class Toolset(Section):
     prefix: PrefixPolicy = Field(
         "collision", description="When tools get their server's name as a prefix."
     )
+    prompt: str | None = Field(
+        None,
+        description="A prompt that opens chats with `model@toolset`, unless they name another.",
+    )
+    prompt_arguments: dict[str, str] = Field(
+        default_factory=dict, description="The arguments of that prompt."
+    )
 
 
 class ApiKey(Section):
@@ -261,6 +268,14 @@ class Tools(Section):
     )
     memory_ttl: Seconds = Field(
         3600, description="Seconds that mixed turns, cut results and hidden turns are kept."
+    )
+    read_resource: bool = Field(
+        False, description="Offer a tool that reads the resources of MCP servers."
+    )
+    elicitation: bool = Field(
+        False,
+        description="What a tool asks the user is asked in the chat, and the next message answers "
+        "it. Off: it is declined.",
     )
 
 
