@@ -5,7 +5,7 @@ choose, so every label has a bound: what comes after the first so many names is 
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from prometheus_client import (
@@ -18,21 +18,22 @@ from prometheus_client import (
     generate_latest,
 )
 from starlette.datastructures import Headers
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_bridge.types import Json
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 OTHER = "other"
-MOST_MODELS = 200
-MOST_TOOLS = 2000
-MOST_CALLERS = 500
+MOST_MODELS = 100
+MOST_TOOLS = 500
+MOST_CALLERS = 200
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 LEFT = "left"
 """The status of a request whose client left before the answer began."""
 
 REQUEST_BUCKETS = (0.005, 0.02, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
-CALL_BUCKETS = (0.005, 0.02, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
+CALL_BUCKETS = (0.01, 0.05, 0.2, 1, 5, 15, 60, 300, 900)
 ROUND_BUCKETS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50)
 CONNECTED = "connected"
 
@@ -200,6 +201,7 @@ class Measured:
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
+        self._known: Mapping[Any, str] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -223,7 +225,13 @@ class Measured:
         finally:
             self._metrics.stream(-streams)
             seconds = time.monotonic() - began
-            self._metrics.request(scope["method"], template(scope), status, seconds)
+            path = template(scope, self._paths(scope))
+            self._metrics.request(scope["method"], path, status, seconds)
+
+    def _paths(self, scope: Scope) -> Mapping[Any, str]:
+        if self._known is None:
+            self._known = dict(paths_of(scope["app"].routes)) if "app" in scope else {}
+        return self._known
 
 
 def is_stream(start: Message) -> bool:
@@ -231,7 +239,16 @@ def is_stream(start: Message) -> bool:
     return kind.partition(";")[0].strip().lower() == "text/event-stream"
 
 
-def template(scope: Scope) -> str:
+def template(scope: Scope, known: Mapping[Any, str]) -> str:
     """The path of the route that took the request, for a path itself may be anything."""
-    path = getattr(scope.get("route"), "path", None)
-    return path if isinstance(path, str) and path else OTHER
+    path = getattr(scope.get("route"), "path", None) or known.get(scope.get("endpoint"))
+    return path if isinstance(path, str) else OTHER
+
+
+def paths_of(routes: Iterable[BaseRoute], prefix: str = "") -> Iterator[tuple[Any, str]]:
+    """The endpoints and the paths of plain routes, which FastAPI does not note in the scope."""
+    for route in routes:
+        if isinstance(route, Route):
+            yield route.endpoint, prefix + route.path
+        elif isinstance(route, Mount):
+            yield from paths_of(route.routes or (), prefix + route.path)

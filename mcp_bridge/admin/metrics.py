@@ -1,0 +1,46 @@
+"""`/metrics` in the Prometheus format, and what feeds it with tool calls."""
+
+from collections.abc import Callable
+
+import anyio
+from fastapi import APIRouter, Response
+
+from mcp_bridge.admin.visitor import Operator
+from mcp_bridge.errors import RequestError
+from mcp_bridge.telemetry.metrics import CONTENT_TYPE, Metrics
+from mcp_bridge.tools.runner import CallRecord, log_record
+
+
+def metrics_router(metrics: Metrics) -> APIRouter:
+    """Serves these metrics while `telemetry.metrics` is true."""
+    router = APIRouter(tags=["health"])
+
+    @router.get(
+        "/metrics",
+        response_class=Response,
+        responses={200: {"content": {CONTENT_TYPE: {}}}},
+        summary="Metrics for Prometheus",
+    )
+    async def page(visitor: Operator) -> Response:
+        """Needs a key with the scope `admin` where authentication is enabled."""
+        if not visitor.settings.telemetry.metrics:
+            raise RequestError(
+                "metrics are switched off (telemetry.metrics)", code="not_found", status=404
+            )
+        connections = visitor.bridge.connections.items()
+        servers = {name: str(connection.state) for name, connection in connections}
+        text = await anyio.to_thread.run_sync(metrics.page, servers)
+        return Response(text, media_type=CONTENT_TYPE)
+
+    return router
+
+
+def counting(metrics: Metrics) -> Callable[[CallRecord], None]:
+    """What the tool runner tells about each call: it is logged, and counted."""
+
+    def record(ended: CallRecord) -> None:
+        log_record(ended)
+        entry = ended.call.entry
+        metrics.tool_call(entry.source.name, entry.tool.name, ended.outcome, ended.seconds)
+
+    return record
