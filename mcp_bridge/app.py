@@ -16,6 +16,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Mount, Route
 
+from mcp_bridge.admin.metrics import counting
+from mcp_bridge.admin.rest import admin_router
 from mcp_bridge.api.chat import ChatEndpoint
 from mcp_bridge.api.completions import CompletionsEndpoint
 from mcp_bridge.api.forward import ForwardEndpoint
@@ -24,7 +26,10 @@ from mcp_bridge.bridge import Bridge, open_bridge
 from mcp_bridge.config.load import Loaded
 from mcp_bridge.config.watch import Watcher
 from mcp_bridge.errors import BridgeError, ConfigError, RequestError
+from mcp_bridge.mcp_server.door import mcp_door
+from mcp_bridge.mcp_server.routes import mcp_routes
 from mcp_bridge.middleware import CleanPaths, Cors, RequestLog
+from mcp_bridge.telemetry.metrics import Measured, Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +45,9 @@ def create_app(loaded: Loaded, reload: Reload | None = None) -> FastAPI:
     app = FastAPI(title="mcp_bridge", lifespan=lifespan, redoc_url=None)
     app.state.loaded = loaded
     app.state.reload = reload
+    app.state.metrics = metrics = Metrics()
+    app.include_router(admin_router(metrics))
+    app.router.routes += mcp_routes(lambda scope: scope["app"].state.mcp_door)
     app.router.routes += openai_routes()
     app.router.routes.append(Mount("/t/{toolset}", routes=openai_routes()))
     for kind, handler in ERROR_ANSWERS.items():
@@ -47,6 +55,7 @@ def create_app(loaded: Loaded, reload: Reload | None = None) -> FastAPI:
     app.add_middleware(Cors, app)  # the last one added is the first to run
     app.add_middleware(CleanPaths)
     app.add_middleware(RequestLog, app)
+    app.add_middleware(Measured, metrics)
     return app
 
 
@@ -65,8 +74,14 @@ def openai_routes() -> list[BaseRoute]:
 async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
     """Open the bridge, and follow its configuration while it runs."""
     loaded: Loaded = app.state.loaded
-    async with anyio.create_task_group() as tasks, open_bridge(loaded.settings) as bridge:
+    records = counting(app.state.metrics)
+    async with (
+        anyio.create_task_group() as tasks,
+        open_bridge(loaded.settings, records) as bridge,
+        mcp_door(bridge) as door,
+    ):
         app.state.bridge = bridge
+        app.state.mcp_door = door
         with following(app, bridge, tasks):
             yield
         tasks.cancel_scope.cancel()

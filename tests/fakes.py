@@ -274,8 +274,8 @@ class ScriptedInference:
             while (request := await _read_request(reader, writer)) is not None:
                 if not await self._serve(request, reader, writer):
                     break
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the other side has left, or the test has ended
         finally:
             self._handlers.discard(task)
             writer.transport.abort()

@@ -20,6 +20,7 @@ from mcp_bridge.agent.conversation import Ask
 from mcp_bridge.agent.events import Delta, Finished, Started, ToolStarted
 from mcp_bridge.api.body import check_chat, parse_object, read_body
 from mcp_bridge.api.selection import Choice, choose, is_side_request
+from mcp_bridge.api.strangers import server_of
 from mcp_bridge.api.stream import StreamWriter, WholeWriter, Writer
 from mcp_bridge.bridge import Bridge
 from mcp_bridge.errors import BridgeError, RequestError
@@ -161,7 +162,8 @@ class Answering:
             return EMPTY_VIEW
         view = self.bridge.catalog.view(choice.selections, choice.prefix)
         for stranger in choice.strangers:
-            view = await stack.enter_async_context(self.bridge.visiting(stranger, view))
+            visit = self.bridge.visiting(*server_of(stranger), view)
+            view = await stack.enter_async_context(visit)
         if view.entries and (body.get("n") or 1) > 1:
             raise RequestError(
                 "n: several choices cannot share tool calls; ask with n = 1, or without the "

@@ -5,6 +5,7 @@ section 6): then its prompt is the user's message of a conversation, and the ans
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
@@ -40,7 +41,7 @@ class CompletionsEndpoint:
         if choice.asked and (has_tools or choice.strangers):
             asked = conversation(choice.body)
             check_chat(asked)
-            await answer(bridge, arrival, choice.asking(asked), TEXT, receive, send)
+            await answer(bridge, arrival, replace(choice, body=asked), TEXT, receive, send)
             return
         sent = raw if choice.body == body else encode(choice.body)
         forwarding = Forwarding(

@@ -35,7 +35,7 @@ class ForwardEndpoint:
             except ClientDisconnect:
                 return
             model = model_in(body)
-        path = scope["path_params"]["path"]
+        path = path_below(scope)
         forwarding = Forwarding(bridge.inference, scope, path, arrival.headers, model)
         await forwarding.run(body, receive, send)
 
@@ -116,6 +116,12 @@ class Forwarding:
             async for piece in answer:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
+
+
+def path_below(scope: Scope) -> str:
+    """What follows `/v1/`, escaped as the client escaped it."""
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    return raw.partition(b"?")[0].partition(b"/v1/")[2].decode("latin-1")
 
 
 def check_length(headers: Headers, limit: int) -> None:

@@ -8,15 +8,17 @@ encode the body itself, so the rule is here once more.
 
 import re
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from mcp_bridge.config.redact import without_secrets
 from mcp_bridge.config.settings import InferenceServer
 from mcp_bridge.errors import RequestError
 
 ENDPOINT = "/chat/completions"
-IN_PATH = "/:@!$&'()*+,;=~"
-"""What a path may hold unquoted."""
+IN_PATH = "/:@!$&'()*+,;=~%"
+"""What a path may hold unquoted: what is quoted already stays as it is."""
+
+LONE_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
 
 DEPLOYMENT_ENDPOINTS = frozenset(
     {
@@ -79,10 +81,11 @@ class Address:
         Raises:
             RequestError: it points outside of `url`.
         """
-        steps = path.lstrip("/").split("/")
+        path = path.lstrip("/")
+        steps = unquote(path).split("/")
         if "." in steps or ".." in steps:
             raise RequestError("a path must not hold . or .. steps", code="invalid_path")
-        quoted = quote("/".join(steps), safe=IN_PATH)
+        quoted = LONE_PERCENT.sub("%25", quote(path, safe=IN_PATH))
         if model and self.names_deployment(path):
             return f"deployments/{quote(model, safe='')}/{quoted}"
         return quoted

@@ -140,7 +140,7 @@ async def test_half_characters_become_whole_ones_and_nothing_is_lost() -> None:
         assert place.inference.requests[0].json["messages"][0]["content"] == "a\ufffdb"
 
 
-@pytest.mark.parametrize("key", ["Bearer sch\u00f6n", "Bearer ", "Basic abc", "Bearer wrong"])
+@pytest.mark.parametrize("key", ["Bearer sch\u00f6n", "Bearer", "Basic abc", "Bearer wrong"])
 async def test_a_key_that_is_none_is_401_in_openais_shape(key: str) -> None:
     security = {"auth": {"enabled": True, "api_keys": [{"key": "right-key"}]}}
     async with bridged(answer("ok"), security=security, mcp_servers={}) as place:

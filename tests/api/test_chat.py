@@ -549,7 +549,7 @@ async def test_results_of_every_kind_reach_the_model_as_it_can_read_them() -> No
     read = {m["tool_call_id"]: m["content"] for m in sent if m["role"] == "tool"}
     assert read["text"] == "plain"
     assert json.loads(read["structured"]) == {"a": 1}
-    assert png not in json.dumps(sent)
+    assert png not in read["image"]
     assert "image/png" in read["image"]
     assert read["empty"]
     assert read["failed"] == "Error: bad luck"
