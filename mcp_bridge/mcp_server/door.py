@@ -184,7 +184,7 @@ async def mcp_door(bridge: Bridge) -> AsyncGenerator[Door]:
     """The door of a bridge, open. Leaving ends every session."""
     async with anyio.create_task_group() as tasks:
         facade = Facade(bridge, tasks)
-        await tasks.start(facade.changes.run)
+        await facade.start()
         door = Door(bridge, facade)
         async with door.running():
             try:

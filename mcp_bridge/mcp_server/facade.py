@@ -66,6 +66,10 @@ logger = logging.getLogger(__name__)
 
 OLD_NOT_FOUND = -32002
 MOST_TASKS = 10_000
+STARTING_SECONDS = 10.0
+"""How long, after the door has opened, requests wait for servers that still start: many clients
+list tools once, and never again."""
+
 LEVEL_SECONDS = 5.0
 """How long a client waits for servers to hear of a new log level."""
 
@@ -82,11 +86,12 @@ class TaskOwner:
 
 
 class Facade:
-    """What every MCP client talks to, whichever way it came. `changes.run` must be running."""
+    """What every MCP client talks to, whichever way it came. To be started."""
 
     def __init__(self, bridge: Bridge, tasks: anyio.abc.TaskGroup) -> None:
         self._bridge = bridge
         self._tasks = tasks
+        self._ready = anyio.Event()
         self._levels: WeakKeyDictionary[ClientConnection, str] = WeakKeyDictionary()
         self._task_owners: OrderedDict[str, TaskOwner] = OrderedDict()
         self.offers = Offers(bridge)
@@ -110,6 +115,15 @@ class Facade:
             "logging/setLevel": self._set_level,
         }
 
+    async def start(self) -> None:
+        """Begin to follow the bridge, in a task of its own."""
+        await self._tasks.start(self.changes.run)
+        self._tasks.start_soon(self._wait_for_servers)
+
+    async def _wait_for_servers(self) -> None:
+        await self._bridge.settled(STARTING_SECONDS)
+        self._ready.set()
+
     # The road of every message.
 
     async def _serve(self, ctx: Context, call_next: CallNext) -> HandlerResult:
@@ -119,6 +133,7 @@ class Facade:
             return None
         if ctx.method == "ping":
             return await call_next(ctx)
+        await self._ready.wait()
         if ctx.method == "initialize":
             return await self._initialize(ctx, call_next)
         with in_mcp_words():
@@ -222,7 +237,9 @@ class Facade:
         uri: str = params["uri"]
         places = self.offers.of(client.visit).places(uri)
         code = INVALID_PARAMS if client.modern else OLD_NOT_FOUND
-        refusal: SourceError = SourceRefused("", f"Unknown resource: {uri}", rpc_code=code)
+        refusal: SourceError = SourceRefused(
+            "", f"Unknown resource: {uri}", rpc_code=code, data={"uri": uri}
+        )
         for place in places:
             try:
                 sent = {**params, "uri": place.own}

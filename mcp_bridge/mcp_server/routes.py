@@ -77,6 +77,8 @@ class Entrance:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         door = self._door_of(scope)
+        # httptools leaves the optional white space that HTTP allows around a value (RFC 9110, 5.5).
+        scope["headers"] = [(name, value.strip(b" \t")) for name, value in scope["headers"]]
         try:
             visit = admitted(door, scope)
         except BridgeError as exc:
