@@ -11,7 +11,8 @@ PACKAGE = ROOT / "mcp_bridge"
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"__main__"}),
     frozenset({"cli"}),
-    frozenset({"app", "demo"}),
+    frozenset({"demo", "doctor"}),
+    frozenset({"app", "serve"}),
     frozenset({"api", "mcp_server", "admin", "middleware"}),
     frozenset({"bridge"}),
     frozenset({"agent"}),

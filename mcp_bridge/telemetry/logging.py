@@ -133,7 +133,7 @@ class TextLines(_Lines):
         message = visible(self._message(record))
         line = (
             f"{when:%Y-%m-%d %H:%M:%S}.{when.microsecond // 1000:03d} "
-            f"{record.levelname:<8}{visible(name)}{request}: {message}"
+            f"{record.levelname:<7} {visible(name)}{request}: {message}"
         )
         # Indented, so that a message with line breaks cannot pass for another entry.
         trace = (self._trace(record) or "").splitlines()

@@ -1,0 +1,151 @@
+"""Serving the application: its sockets, what a signal does, and the end."""
+
+import asyncio
+import errno
+import logging
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.server import HANDLED_SIGNALS
+
+from mcp_bridge.config.settings import Network
+from mcp_bridge.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+GRACE_SECONDS = 2
+"""How long answers that are under way may take to end; the rest of 3 seconds is for MCP servers."""
+
+HANG_UP_SECONDS = 1
+"""How long requests may take to end once their connections are closed; then they are cancelled."""
+
+BACKLOG = 2048
+NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""`localhost` has an IPv6 address also where the system has no IPv6: the other one is enough."""
+
+KEEP_ALIVE_SECONDS = 75
+"""Longer than clients keep idle connections, so that none is closed while a request is sent."""
+
+ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104  # read, not bound
+
+
+def listen(network: Network) -> list[socket.socket]:
+    """Take the port, before anything is started that would have to be stopped again.
+
+    Raises:
+        ConfigError: the address or the port cannot be had.
+    """
+    sockets: list[socket.socket] = []
+    port = network.port
+    with ExitStack() as undo:
+        for family, address in _addresses(network):
+            try:
+                taken = socket.create_server((address, port), family=family, backlog=BACKLOG)
+            except OSError as exc:
+                if exc.errno not in NOT_HERE:
+                    raise ConfigError([_refused(network, exc)]) from exc
+                continue
+            sockets.append(undo.enter_context(taken))
+            port = taken.getsockname()[1]  # 0 has become a number, the same for each address
+        if not sockets:
+            raise ConfigError(
+                [f'network.host: this machine has no address "{network.host}"; 127.0.0.1 works']
+            )
+        undo.pop_all()
+    return sockets
+
+
+def url_of(network: Network, sockets: list[socket.socket]) -> str:
+    """What clients on this machine set as their base URL."""
+    host = ANY.get(network.host, network.host).strip("[]")
+    port = sockets[0].getsockname()[1]
+    return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
+
+
+def serve(app: FastAPI, sockets: list[socket.socket], on_start: Callable[[], None]) -> bool:
+    """Serve until a signal ends it; `on_start` is called when requests are taken.
+
+    Returns False when the application could not start (the log says why).
+    """
+    config = uvicorn.Config(
+        app,
+        lifespan="on",
+        log_config=None,
+        access_log=False,  # the application writes one line about each request
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS + HANG_UP_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+    )
+    server = _Server(config, on_start)
+    try:
+        server.run(sockets)
+    except SystemExit:  # uvicorn's word for a failed start
+        return False
+    return server.started
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, for which a signal is a normal end: the exit code is 0."""
+
+    def __init__(self, config: uvicorn.Config, on_start: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_start = on_start
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, but what does not end in time sees its client leave, and cleans up."""
+        hanging_up = asyncio.get_running_loop().call_later(GRACE_SECONDS, self._hang_up)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            hanging_up.cancel()
+
+    def _hang_up(self) -> None:
+        connections = list(self.server_state.connections)
+        logger.warning("stopping: %d connections are closed in the middle", len(connections))
+        for connection in connections:
+            connection.transport.close()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn's, but signals that were obeyed are not raised again at the end."""
+        before = {number: signal.signal(number, self.handle_exit) for number in HANDLED_SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _addresses(network: Network) -> list[tuple[int, str]]:
+    """The addresses behind the host, `localhost` being two."""
+    host = network.host.strip("[]") or None
+    try:
+        found = socket.getaddrinfo(
+            host, network.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (OSError, UnicodeError) as exc:
+        raise ConfigError([f'network.host: there is no address for "{network.host}"']) from exc
+    return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found))
+
+
+def _refused(network: Network, error: OSError) -> str:
+    host, port = network.host, network.port
+    match error.errno:
+        case errno.EADDRINUSE:
+            return (
+                f"network.port: port {port} of {host} is in use; end the program that has it, "
+                "or choose another with --port (0: any free one)"
+            )
+        case errno.EACCES:
+            return f"network.port: port {port} needs privileges; choose one above 1023 with --port"
+        case _:
+            return f"network: cannot listen on {host}, port {port}: {error}"
