@@ -522,7 +522,9 @@ def test_gemini_has_enums_of_strings_only() -> None:
         "description": 'one of: "", "a"',
     }
     assert prop({"enum": ["a", None]}, "gemini") == {
-        **{"type": "string", "nullable": True, "enum": ["a"]}
+        "type": "string",
+        "nullable": True,
+        "enum": ["a"],
     }
 
 
