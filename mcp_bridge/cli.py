@@ -4,6 +4,7 @@ What a command needs is imported inside it: `check` and `version` must not wait 
 framework and the SDKs, which only those use that talk to somebody.
 """
 
+import glob
 import json
 import logging
 import platform
@@ -176,8 +177,11 @@ def demo(once: bool, port: int, question: str | None) -> None:
     Example:
       mcp-bridge demo --once
     """
+    from mcp_bridge.config.settings import Settings
     from mcp_bridge.demo.run import run_demo
+    from mcp_bridge.telemetry.logging import set_up
 
+    set_up(logging_at("WARNING", Settings()))
     run(lambda: run_demo(once=once, host="127.0.0.1", port=port, question=question))
 
 
@@ -583,18 +587,17 @@ def selected(
     server: str | None, toolset: str | None, settings: "Settings"
 ) -> "tuple[tuple[Selection, ...], PrefixPolicy | None]":
     """The part of the catalog that is asked for, and how its tools are named."""
+    from mcp_bridge.api.selection import prefix_of
     from mcp_bridge.policy.access import Pattern, Selection, of_toolset
 
     selections: list[Selection] = []
-    prefix = None
     if server is not None:
-        selections.append(Selection((Pattern(server, "*"),), ()))
+        selections.append(Selection((Pattern(glob.escape(server), "*"),), ()))
     if toolset is not None:
         if toolset not in settings.toolsets:
             refuse([unknown("toolset", toolset, settings.toolsets)])
         selections.append(of_toolset(settings.toolsets[toolset]))
-        prefix = settings.toolsets[toolset].prefix
-    return tuple(selections), prefix
+    return tuple(selections), prefix_of(toolset, settings)
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
@@ -654,6 +657,7 @@ def found_tool(bridge: "Bridge", name: str) -> "Entry":
 async def result_of(bridge: "Bridge", entry: "Entry", text: str, timeout: float | None) -> Json:
     """Call the tool as every door does."""
     from mcp_bridge.errors import SourceError
+    from mcp_bridge.telemetry.redactor import Redactor
     from mcp_bridge.tools.arguments import BadArguments, read
     from mcp_bridge.tools.runner import ToolCall
     from mcp_bridge.tools.source import CallContext
@@ -667,7 +671,7 @@ async def result_of(bridge: "Bridge", entry: "Entry", text: str, timeout: float 
     except BadArguments as exc:
         refuse([str(exc)])
     except SourceError as exc:
-        refuse([exc.message])
+        refuse([Redactor.of(bridge.settings)(exc.message)])
 
 
 def run(work: Callable[[], Awaitable[int]]) -> NoReturn:

@@ -456,6 +456,36 @@ def test_what_a_tool_returns_may_not_fit_the_terminal(configure: Configure) -> N
     assert result.exit_code == 0, result.output
 
 
+# Stdio
+
+
+def test_standard_output_belongs_to_the_protocol_whatever_is_logged(configure: Configure) -> None:
+    path = configure(mcp_servers={"x": scripted()}, logging={"log_level": "DEBUG"}, unknown=1)
+    initialize = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "initialize",
+        "params": {
+            "protocolVersion": "2025-06-18",
+            "capabilities": {},
+            "clientInfo": {"name": "test", "version": "1"},
+        },
+    }
+    command = [sys.executable, "-m", "mcp_bridge", "stdio", "--config", path]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin and process.stdout and process.stderr
+        process.stdin.write(json.dumps(initialize) + "\n")
+        process.stdin.flush()
+        answered = json.loads(process.stdout.readline())
+        rest, logged = process.communicate(timeout=30)
+    assert answered["result"]["serverInfo"]
+    assert all(json.loads(line)["jsonrpc"] for line in rest.splitlines())
+    assert process.returncode == 0
+    assert "WARNING cli: configuration: " in logged
+
+
 # Doctor
 
 
