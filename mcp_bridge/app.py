@@ -101,7 +101,9 @@ def following(app: FastAPI, bridge: Bridge, tasks: anyio.abc.TaskGroup) -> Itera
         bridge.apply(loaded.settings)
 
     async def refuse(error: ConfigError) -> None:
-        logger.error("the new configuration is not used, the old one stays: %s", error.message)
+        logger.error("the new configuration is not used, the old one stays")
+        for mistake in error.mistakes:
+            logger.error("configuration: %s", mistake)
 
     app.state.watcher = watcher
     tasks.start_soon(watcher.run, apply, refuse)

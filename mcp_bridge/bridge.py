@@ -18,6 +18,7 @@ from anyio.abc import TaskGroup
 from mcp_bridge.agent.calls import CallRunner, Caps
 from mcp_bridge.agent.loop import Agent
 from mcp_bridge.agent.memory import TurnMemory
+from mcp_bridge.agent.record import ConversationRecord, log_conversation
 from mcp_bridge.config.changes import Changes, diff
 from mcp_bridge.config.settings import McpServer, Settings
 from mcp_bridge.errors import RequestError
@@ -42,6 +43,17 @@ Listener = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
+class Records:
+    """Who is told about each tool call and each conversation that has ended."""
+
+    call: Callable[[CallRecord], None] = log_record
+    conversation: Callable[[ConversationRecord], None] = log_conversation
+
+
+LOGGED = Records()
+
+
+@dataclass(frozen=True, slots=True)
 class Rules:
     """What follows from the settings alone. A request keeps the one that it began with."""
 
@@ -56,9 +68,7 @@ class Rules:
 class Bridge:
     """A running bridge. Made by `open_bridge`."""
 
-    def __init__(
-        self, settings: Settings, tasks: TaskGroup, record: Callable[[CallRecord], None]
-    ) -> None:
+    def __init__(self, settings: Settings, tasks: TaskGroup, records: Records) -> None:
         self._tasks = tasks
         self._listeners: list[Listener] = []
         self._scopes: dict[Connection, anyio.CancelScope] = {}
@@ -66,7 +76,8 @@ class Bridge:
         self._current: dict[str, Connection] = {}
         self._catalog: Catalog | None = None
         self._collisions: Mapping[str, tuple[str, ...]] = {}
-        self.runner = ToolRunner(record)
+        self._records = records
+        self.runner = ToolRunner(records.call)
         self.rules = self._rules(settings, None)
         for name, server in settings.mcp_servers.items():
             self._wanted[name] = self._current[name] = self._start(name, server, self._changed)
@@ -204,6 +215,7 @@ class Bridge:
             memory,
             limits=settings.limits,
             restore_history=settings.tools.restore_history,
+            record=self._records.conversation,
         )
         doorkeeper = Doorkeeper(settings.security.auth)
         return Rules(settings, inference, doorkeeper, agent, stored, memory)
@@ -259,15 +271,13 @@ def caps_of(servers: Mapping[str, McpServer]) -> Caps:
 
 
 @asynccontextmanager
-async def open_bridge(
-    settings: Settings, record: Callable[[CallRecord], None] = log_record
-) -> AsyncGenerator[Bridge]:
+async def open_bridge(settings: Settings, records: Records = LOGGED) -> AsyncGenerator[Bridge]:
     """A running bridge. MCP servers connect in the background: nothing waits for them here.
 
-    `record` is told about every tool call when it has ended. Leaving stops all children.
+    Leaving stops all children.
     """
     async with anyio.create_task_group() as tasks:
-        bridge = Bridge(settings, tasks, record)
+        bridge = Bridge(settings, tasks, records)
         try:
             yield bridge
         finally:

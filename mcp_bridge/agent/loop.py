@@ -12,8 +12,8 @@ for a streamed question, and the Finished event holds the whole completion eithe
 generator stops the question and the calls that are running.
 """
 
-import logging
-from collections.abc import AsyncGenerator, Sequence
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -31,6 +31,7 @@ from mcp_bridge.agent.conversation import (
 from mcp_bridge.agent.events import Delta, Event, Finished, Started
 from mcp_bridge.agent.memory import HiddenTurn, TurnMemory
 from mcp_bridge.agent.quarantine import Quarantine, may_be_a_tool, probe, takes_no_tools
+from mcp_bridge.agent.record import ConversationRecord, log_conversation
 from mcp_bridge.agent.reply import Reply
 from mcp_bridge.config.settings import Limits
 from mcp_bridge.errors import BridgeError, InferenceError
@@ -39,8 +40,6 @@ from mcp_bridge.inference.client import Inference
 from mcp_bridge.tools.catalog import Entry
 from mcp_bridge.tools.stored import StoredResults
 from mcp_bridge.types import Json
-
-logger = logging.getLogger(__name__)
 
 GAVE_UP = {
     "max_rounds": "I stopped: the limit of rounds with tool calls was reached.",
@@ -58,6 +57,7 @@ class Turn:
     talk: Conversation
     reply: Reply
     side: CallerSide
+    began: float = field(default_factory=time.monotonic)
     finish_reason: str | None = None
     finished: bool = False
     tools_ran: int = 0
@@ -78,6 +78,7 @@ class Agent:
         *,
         limits: Limits,
         restore_history: bool = False,
+        record: Callable[[ConversationRecord], None] = log_conversation,
     ) -> None:
         self._inference = inference
         self._calls = calls
@@ -86,6 +87,7 @@ class Agent:
         self._quarantine = Quarantine()
         self._limits = limits
         self._restore_history = restore_history
+        self._record = record
 
     async def run(self, ask: Ask, tasks: TaskGroup) -> AsyncGenerator[Event]:
         """Answer `ask`. Tool calls run in `tasks`, which the door has entered.
@@ -94,16 +96,21 @@ class Agent:
             InferenceError: the inference server failed; `retryable` is False once a tool has run.
         """
         turn = self._begin(ask)
+        outcome = "cancelled"
         try:
             while not turn.finished:
                 async with aclosing(self._round(turn, tasks)) as events:
                     async for event in events:
                         yield event
+            outcome = turn.finish_reason or "stop"
+            yield self._end(turn)
         except BridgeError as exc:
+            outcome = "error"
             if turn.tools_ran:
                 exc.retryable = False  # an SDK would run the whole turn again (DESIGN 3.13)
             raise
-        yield self._end(turn)
+        finally:
+            self._record(record_of(turn, outcome))
 
     def _begin(self, ask: Ask) -> Turn:
         messages = self._memory.restore(ask.caller, ask.body["messages"])
@@ -295,15 +302,6 @@ class Agent:
                 reply.message,
                 HiddenTurn(talk.hidden),
             )
-        logger.info(
-            "conversation of %s with %s ended: %s after %d rounds and %d tool calls%s",
-            talk.ask.caller.name,
-            talk.ask.model,
-            finish,
-            talk.bounds.rounds,
-            talk.bounds.calls,
-            f" ({talk.bounds.stopped})" if talk.bounds.stopped else "",
-        )
         last = reply.last_chunks(finish, turn.extension, usage=talk.ask.wants_usage)
         return Finished(reply.completion(finish, turn.extension), (*turn.last_words, *last))
 
@@ -314,6 +312,21 @@ def reason(answer: Answer, handed: list[ModelCall]) -> str:
         return "tool_calls" if all(call.complete for call in handed) else "length"
     said = answer.finish_reason or "stop"
     return "stop" if said == "tool_calls" else said
+
+
+def record_of(turn: Turn, outcome: str) -> ConversationRecord:
+    ask, bounds = turn.talk.ask, turn.talk.bounds
+    return ConversationRecord(
+        caller=ask.caller.name,
+        model=ask.model,
+        door=ask.door,
+        outcome=outcome,
+        stopped=bounds.stopped,
+        rounds=bounds.rounds,
+        calls=bounds.calls,
+        seconds=time.monotonic() - turn.began,
+        usage=turn.reply.usage,
+    )
 
 
 def was_cut(message: Json) -> bool:
