@@ -30,6 +30,9 @@ from tests.mcp_server.running import PATIENCE, House, house, serving, transport
 FRONTS = [
     (kind, era) for kind in ("http", "sse", "websocket", "stdio") for era in ("legacy", "modern")
 ]
+NEAR = [front for front in FRONTS if front[0] != "stdio"]
+"""The fronts that need no process of their own; test_stdio.py does the same over stdio."""
+
 BEHIND = ("legacy", "2026-07-28")
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")
 
@@ -147,7 +150,7 @@ async def test_what_a_server_asks_and_tells_reaches_the_client(
 
 
 @pytest.mark.parametrize("behind", BEHIND)
-@pytest.mark.parametrize("front", FRONTS, ids="-".join)
+@pytest.mark.parametrize("front", NEAR, ids="-".join)
 async def test_what_the_client_cannot_answer_is_refused_at_once(
     front: tuple[str, str], behind: str, tmp_path: Path
 ) -> None:
@@ -169,7 +172,7 @@ async def test_what_the_client_cannot_answer_is_refused_at_once(
 
 
 @pytest.mark.parametrize("behind", BEHIND)
-@pytest.mark.parametrize("front", FRONTS, ids="-".join)
+@pytest.mark.parametrize("front", NEAR, ids="-".join)
 async def test_a_call_that_is_cancelled_in_front_is_cancelled_behind(
     front: tuple[str, str], behind: str, tmp_path: Path
 ) -> None:
