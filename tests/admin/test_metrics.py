@@ -1,10 +1,12 @@
 """`/metrics`, as a scraper reads it after the bridge has worked."""
 
+import anyio
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.admin.asking import bearer, get, keys
 from tests.api.bridged import Place, bridged, scripted_server
-from tests.fakes import answer
+from tests.fakes import answer, hang, whole
+from tests.mcp_client.running import PATIENCE
 
 
 async def scraped(place: Place, name: str) -> dict[tuple[str, ...], float]:
@@ -39,6 +41,26 @@ async def test_conversations_are_counted_with_their_rounds_and_tokens() -> None:
     assert tokens == {
         ("anonymous", "prompt", "model-a"): 20,
         ("anonymous", "completion", "model-a"): 10,
+    }
+
+
+async def test_conversations_that_failed_or_that_nobody_waited_for_are_counted() -> None:
+    failure = whole({"error": {"message": "out of memory"}}, status=500)
+    async with bridged(failure, hang()) as place:
+        assert (await place.post()).status_code == 500
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(place.post)
+            with anyio.fail_after(PATIENCE):
+                await place.inference.wait_for_requests(2)
+            tasks.cancel_scope.cancel()
+        with anyio.fail_after(PATIENCE):
+            await place.inference.requests[1].gone.wait()
+            ended: dict[tuple[str, ...], float] = {}
+            while len(ended) < 2:  # the bridge may still be putting things away
+                ended = await scraped(place, "mcp_bridge_conversations_total")
+    assert ended == {
+        ("anonymous", "error", "model-a", ""): 1,
+        ("anonymous", "cancelled", "model-a", ""): 1,
     }
 
 
