@@ -8,13 +8,23 @@ A list of patterns without a positive one starts from everything; an empty list 
 that is left empty (`files:`, `!`) is a slip: it allows nothing, and takes away everything it can.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from fnmatch import translate
+from functools import lru_cache
 
 from mcp_bridge.config.settings import Toolset
 from mcp_bridge.errors import RequestError
 from mcp_bridge.types import Caller
+
+
+@lru_cache(maxsize=8192)
+def glob(text: str) -> Callable[[str], object]:
+    """What matches a glob. fnmatch's own cache is too small for long lists of patterns."""
+    if not any(mark in text for mark in "*?["):
+        return text.__eq__
+    return re.compile(translate(text)).match
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +35,10 @@ class Pattern:
     tool: str
 
     def allows(self, server: str, tool: str) -> bool:
-        return fnmatchcase(server, self.server) and fnmatchcase(tool, self.tool)
+        return bool(glob(self.server)(server) and glob(self.tool)(tool))
 
     def allows_server(self, server: str) -> bool:
-        return bool(self.tool) and fnmatchcase(server, self.server)
+        return bool(self.tool and glob(self.server)(server))
 
 
 @dataclass(frozen=True, slots=True)
