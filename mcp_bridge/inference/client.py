@@ -74,6 +74,8 @@ class Inference:
             if server.base_url.strip()
         )
         self._backoff = backoff
+        self._warned: set[str] = set()
+        """Models whose calls in the text the log has told of."""
 
     async def aclose(self) -> None:
         """Close what is open, each server's connections with the last request that uses them.
@@ -131,9 +133,9 @@ class Inference:
         for upstream in self._upstreams:
             for entry in upstream.offers():
                 merged.setdefault(entry["id"], entry)
-        problems = [u.listed.problem for u in self._upstreams if u.listed.problem]
-        if not merged and problems:
-            raise problems[0]
+        problem = next(filter(None, (upstream.unread for upstream in self._upstreams)), None)
+        if not merged and problem:
+            raise problem
         return [dict(entry) for entry in merged.values()]
 
     async def check(self) -> list[Json]:
@@ -175,7 +177,7 @@ class Inference:
         self._check_configured()
         model = str(body.get("model"))
         streamed = body.get("stream") is True
-        text = TextCalls(text_calls_for) if self._looks_for(model, text_calls_for) else None
+        text = self._text_calls(model, text_calls_for)
         reply = await self._ask(Question(model, encode(body), headers))
         try:
             opened = False
@@ -190,8 +192,10 @@ class Inference:
         finally:
             await reply.aclose()
 
-    def _looks_for(self, model: str, names: Collection[str]) -> bool:
-        return bool(names) and self.parses_text_calls(model)
+    def _text_calls(self, model: str, names: Collection[str]) -> TextCalls | None:
+        if not names or not self.parses_text_calls(model):
+            return None
+        return TextCalls(names, warned=self._warned)
 
     async def _ask(self, question: Question) -> Reply:
         """The answer that has begun, from the first server that gives one."""

@@ -291,7 +291,7 @@ class _Choice:
             match part:
                 case str() if part:
                     self._show(shown, "content", part)
-                case {"type": "thinking" | "reasoning"}:
+                case dict() if part.get("type") in ("thinking", "reasoning"):
                     self._show(shown, "reasoning_content", _part_text(part))
                 case {"type": "image_url"}:
                     self._add_field("images", [part], shown)

@@ -20,6 +20,7 @@ from mcp_bridge.types import Json
 DONE = b"[DONE]"
 EVENT_LINES = (b"data", b"event", b"id", b"retry", b":")
 LONGEST_START = max(map(len, EVENT_LINES))
+NAMED = ("id", "created", "model")
 MOST_OF_A_PAGE = 20_000
 """As much of an unreadable answer is kept as is worth looking at."""
 
@@ -45,8 +46,8 @@ async def read(reply: Reply) -> AsyncGenerator[Part | Answer]:
                 answer = fold.answer()
             case "json":
                 answer = fold.whole(_document(reply.server, head + await _rest(pieces)))
-                part = fold.take()
-                yield as_part(answer, part.fragments if part else ())
+                calls = fold.take()
+                yield as_part(answer, calls.fragments if calls else ())
             case "other":
                 raise _unreadable(reply.server, head + await _rest(pieces, MOST_OF_A_PAGE))
     yield answer
@@ -154,10 +155,8 @@ def _unreadable(server: str, body: bytes) -> InferenceError:
 
 def as_part(answer: Answer, fragments: tuple[Fragment, ...]) -> Part:
     """A whole answer as the one part of a stream."""
-    head = {
-        key: answer.envelope[key] for key in ("id", "created", "model") if key in answer.envelope
-    }
-    head["object"] = "chat.completion.chunk"
+    head: Json = {"object": "chat.completion.chunk"}
+    head |= {key: answer.envelope[key] for key in NAMED if key in answer.envelope}
     said = {key: value for key, value in answer.message.items() if key != "role" and value}
     choices: list[Json] = []
     if said or answer.choice:

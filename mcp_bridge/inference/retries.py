@@ -77,7 +77,7 @@ def is_passing(exc: BaseException) -> bool:
 
 def is_down(exc: InferenceError) -> bool:
     """Whether another server should be asked instead."""
-    return exc.unsent or (exc.status in (502, 503, 504) and exc.code != MISCONFIGURED)
+    return exc.status in (502, 503, 504) and exc.code != MISCONFIGURED
 
 
 def asked_wait(headers: Mapping[str, str], now: float) -> float | None:

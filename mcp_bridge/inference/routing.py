@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from mcp_bridge.config.settings import InferenceServer
-from mcp_bridge.errors import RequestError
+from mcp_bridge.errors import InferenceError, RequestError
 from mcp_bridge.inference.models import FETCH_SECONDS, Clock, ModelList
 from mcp_bridge.inference.transport import Endpoint
 from mcp_bridge.types import Json
@@ -59,6 +59,11 @@ class Upstream:
                 owner = self.endpoint.name
                 found[name] = {"id": name, "object": "model", "created": 0, "owned_by": owner}
         return list(found.values())
+
+    @property
+    def unread(self) -> InferenceError | None:
+        """Why its list could not be read, if it has one to offer."""
+        return None if self.settings.api_version else self.listed.problem
 
     async def refresh(self, older_than: float) -> None:
         """Read its list of models again, if it is older than so many seconds."""

@@ -1,6 +1,6 @@
 """Asking inference servers in the tests of this folder."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -37,10 +37,15 @@ async def inference(*servers: InferenceServer, **options: Any) -> AsyncGenerator
 
 
 async def items(
-    asked: Inference, body: Json, headers: Mapping[str, str] = NO_HEADERS
+    asked: Inference,
+    body: Json,
+    headers: Mapping[str, str] = NO_HEADERS,
+    *,
+    text_calls_for: Collection[str] = (),
 ) -> list[Item]:
     """Everything that one question brings back."""
-    async with aclosing(asked.chat(body, headers=headers)) as found:
+    asking = asked.chat(body, headers=headers, text_calls_for=text_calls_for)
+    async with aclosing(asking) as found:
         return [item async for item in found]
 
 

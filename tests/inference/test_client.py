@@ -128,7 +128,7 @@ async def test_the_content_type_does_not_matter(stream: bool, kind: str) -> None
 
 async def test_white_space_before_a_whole_answer_is_patience() -> None:
     body = json.dumps(completion_of(HI)).encode()
-    script = Reply(pieces=[b" \n", b"\n\n ", body])
+    script = Reply(pieces=[b"\xef\xbb\xbf", b" \n", b"\n\n ", body])
     async with ScriptedInference(script) as server, inference(at(server)) as asked:
         assert (await answer_to(asked, question())).message["content"] == "hello there"
 
@@ -159,6 +159,7 @@ async def test_the_body_arrives_as_it_was_given() -> None:
         await items(asked, body)
     assert server.requests[0].json == body
     assert server.requests[0].headers["content-type"] == "application/json"
+    assert server.requests[0].headers["accept-encoding"] == "identity", "events must not be held"
 
 
 @pytest.mark.parametrize("key", [None, "", "None", "none", " null "])
@@ -747,15 +748,41 @@ async def test_more_requests_than_connections_wait_for_their_turn() -> None:
 
 
 async def test_closing_leaves_streams_that_are_running_alone() -> None:
-    gate = anyio.Event()
-    async with ScriptedInference(sse(*MIDDLE, gate, END, DONE), HI) as server:
+    gates = [anyio.Event(), anyio.Event()]
+    scripts = [sse(*MIDDLE, gate, END, DONE) for gate in gates]
+    async with ScriptedInference(*scripts, HI) as server:
         asked = Inference([at(server)])
         with anyio.fail_after(5):
-            async with aclosing(asked.chat(question(stream=True))) as found:
-                seen: list[Any] = [await anext(found), await anext(found)]
-                await asked.aclose()
+            running = [asked.chat(question(stream=True)) for _ in gates]
+            for found in running:
+                assert isinstance(await anext(found), Opened)
+            await asked.aclose()
+            for found, gate in zip(running, gates, strict=True):
                 gate.set()
-                seen += [item async for item in found]
-            assert isinstance(seen[-1], Answer)
+                assert isinstance([item async for item in found][-1], Answer)
             assert await answer_to(asked, question())  # the next round of the same conversation
-        assert server.connections == 2, "the pool was closed with its last request"
+        assert server.connections == 3, "the pool was closed with its last request"
+
+
+# Calls in the text
+
+
+@either
+@pytest.mark.parametrize(("model", "is_parsed"), [("qwen-7b", True), ("gpt-4o", False)])
+async def test_calls_in_the_text_are_taken_out_for_models_that_write_them(
+    stream: bool, model: str, is_parsed: bool
+) -> None:
+    text = 'Sure.<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'
+    async with (
+        ScriptedInference(answer(text)) as server,
+        inference(at(server, text_tool_calls=["qwen*"])) as asked,
+    ):
+        found = await items(asked, question(stream=stream, model=model), text_calls_for={"add"})
+    last = found[-1]
+    assert isinstance(last, Answer)
+    assert [call.name for call in last.calls] == (["add"] if is_parsed else [])
+    assert last.message["content"] == ("Sure." if is_parsed else text)
+    if stream:
+        assert shown(found) == last.message["content"]
+        fragments = [f for item in found if isinstance(item, Part) for f in item.fragments]
+        assert [f.name for f in fragments] == [call.name for call in last.calls]

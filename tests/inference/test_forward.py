@@ -251,6 +251,16 @@ async def test_a_request_with_a_model_goes_to_its_server() -> None:
     assert (len(one.others), len(two.others)) == (0, 1)
 
 
+async def test_an_answer_that_nobody_reads_is_closed() -> None:
+    async with ScriptedInference() as server, inference(at(server, max_connections=1)) as asked:
+        server.routes["GET", "/v1/files"] = Reply(pieces=[b"half"], end="hang")
+        with anyio.fail_after(5):
+            async with asked.forward("GET", "files"):
+                pass
+            await server.others[0].gone.wait()
+            await echo(asked, "GET", "models/a")
+
+
 async def test_leaving_closes_the_connection() -> None:
     async with ScriptedInference() as server, inference(at(server)) as asked:
         server.routes["GET", "/v1/files"] = Reply(pieces=[b"half"], end="hang")

@@ -7,13 +7,15 @@ from typing import Any
 
 import anyio
 import pytest
+from tenacity import RetryCallState
 
 from mcp_bridge.config.settings import InferenceServer
 from mcp_bridge.errors import InferenceError, RequestError
 from mcp_bridge.inference.client import Inference
 from mcp_bridge.inference.models import entries_of
-from mcp_bridge.inference.retries import asked_wait
+from mcp_bridge.inference.retries import asked_wait, retrying
 from mcp_bridge.inference.routing import close_names, is_listed, matches
+from mcp_bridge.inference.transport import Endpoint
 from mcp_bridge.types import Json
 from tests.fakes import (
     Reply,
@@ -27,7 +29,7 @@ from tests.fakes import (
     sse,
     whole,
 )
-from tests.inference.asking import answer_to, at, error_of, inference, items, question
+from tests.inference.asking import answer_to, at, error_of, inference, question
 
 ONE, TWO = answer("from one"), answer("from two")
 BUSY = whole({"error": {"message": "starting"}}, status=503)
@@ -231,6 +233,15 @@ def test_a_server_may_say_when_to_come_back() -> None:
     assert asked_wait(headers, noon.timestamp() + 20) == 0
 
 
+def test_a_wait_that_a_server_asks_for_takes_the_place_of_ours() -> None:
+    attempts = retrying(Endpoint(somewhere()), backoff=0.0, others=False)
+    state = RetryCallState(attempts, None, (), {})
+    for headers, wait in (({"retry-after": "7"}, 7), ({}, 0)):
+        error = InferenceError("busy", status=429, headers=headers)
+        state.set_exception((InferenceError, error, None))
+        assert attempts.wait(state) == wait
+
+
 # Lists of models
 
 
@@ -296,6 +307,8 @@ async def test_azure_offers_the_deployments_that_the_settings_name() -> None:
         inference(at(server, api_version="1", models=["mine"])) as asked,
     ):
         assert ids(await asked.models()) == ["mine"]
+        async with inference(at(server, api_version="1")) as nameless:
+            assert await nameless.models() == []
 
 
 async def test_a_server_that_goes_down_still_contributes_its_last_list() -> None:
@@ -372,7 +385,7 @@ async def test_the_last_list_is_there_while_a_new_one_is_fetched() -> None:
 
     async with (
         ScriptedInference(models=["old"]) as server,
-        inference(at(server), clock=clock) as asked,
+        inference(at(server), clock=clock, list_seconds=60) as asked,
     ):
         await asked.models()
         server.models = slowly
@@ -494,4 +507,3 @@ async def test_a_check_knows_when_a_server_is_back() -> None:
         server.models = listing({"id": "a"})
         clock.now += 60
         assert [state["ok"] for state in await asked.check()] == [True]
-        assert await items(asked, question()) if server.script else True
