@@ -16,7 +16,7 @@ from mcp_bridge.inference.answer import Fragment, ModelCall
 from mcp_bridge.inference.wire import decode, dumps
 from mcp_bridge.types import Json
 
-KNOWN = frozenset({"index", "id", "type", "function"})
+KNOWN = frozenset({"index", "id", "type", "function", "custom"})
 
 
 def mint_id() -> str:
@@ -107,7 +107,7 @@ class Calls:
         """The calls of the answer; `cut`: it ended before the model was done."""
         last = len(self._released) - 1
         return tuple(
-            ModelCall(call.id, call.name, call.text, _complete(call, cut, n == last), call.extra)
+            ModelCall(call.id, call.name, call.text, _complete(call, cut, n == last), _extra(call))
             for n, call in enumerate(self._released)
         )
 
@@ -145,7 +145,7 @@ class Calls:
         function = _function(item)
         call.id = call.id or _text(item.get("id"))
         call.name = call.name or _text(function.get("name"))
-        if text := _arguments(function.get("arguments", function.get("input"))):
+        if text := _piece(item):
             call.arguments.append(text)
         for key, value in item.items():
             if key not in KNOWN and value is not None:
@@ -178,13 +178,13 @@ class Calls:
 def _is_another(call: _Call, id: str, name: str, item: Json) -> bool:
     """Whether a fragment on a used index is the beginning of another call."""
     if id and call.id and id != call.id:
-        # Some gateways make up an id for every piece: no name, and the call is not whole yet.
-        return bool(name) or not call.arguments or is_object(call.text)
+        # Some gateways make up an id for every piece of a call: those have no name.
+        return bool(name) or (not _piece(item) and is_object(call.text))
     if name and call.name and name != call.name:
         return True
     if not (name and call.name and call.arguments):
         return False
-    begins = _arguments(_function(item).get("arguments")).lstrip().startswith("{")
+    begins = _piece(item).lstrip().startswith("{")
     return begins and is_object(call.text) and not _repeats(call, item)
 
 
@@ -192,8 +192,15 @@ def _repeats(call: _Call, item: Json) -> bool:
     """Whether an engine says a whole call again, under the same id."""
     if not call.id or item.get("id") != call.id:
         return False
-    again = _arguments(_function(item).get("arguments"))
+    again = _piece(item)
     return again.startswith("{") and again == call.text and is_object(again)
+
+
+def _extra(call: _Call) -> Json:
+    """What goes back with a call; one of a custom tool goes back in its own shape."""
+    if call.extra.get("type") != "custom":
+        return call.extra
+    return {**call.extra, "custom": {"name": call.name, "input": call.text}}
 
 
 def _complete(call: _Call, cut: bool, is_last: bool) -> bool:
@@ -212,6 +219,15 @@ def _function(item: Json) -> Json:
     return function if isinstance(function, dict) else {}
 
 
+def _piece(item: Json) -> str:
+    """The text of arguments in a fragment."""
+    function = _function(item)
+    value = function.get("arguments", function.get("input"))
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else dumps(value)
+
+
 def _index(item: Json) -> int | None:
     index = item.get("index")
     return index if isinstance(index, int) else None
@@ -219,13 +235,3 @@ def _index(item: Json) -> int | None:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _arguments(value: Any) -> str:
-    match value:
-        case None:
-            return ""
-        case str():
-            return value
-        case _:
-            return dumps(value)

@@ -65,8 +65,7 @@ class Fold:
         Raises:
             InferenceError: it is an error (L16).
         """
-        if (error := in_band(self._server, chunk)) is not None:
-            raise error
+        self._check(chunk)
         self._keep_envelope(chunk)
         choices = chunk.get("choices")
         if not choices or not isinstance(choices, list):
@@ -135,20 +134,20 @@ class Fold:
         Raises:
             InferenceError: it is an error, or holds no message.
         """
-        if (error := in_band(self._server, completion)) is not None:
-            raise error
+        self._check(completion)
         choices = completion.get("choices")
-        if not isinstance(choices, list) or not any(_said(choice) for choice in choices):
+        if not isinstance(choices, list) or not any(map(_is_answer, choices)):
             raise broken(self._server, "answered without a message")
         self._keep_envelope(completion)
         more = []
         for choice in choices:
-            if (said := _said(choice)) is None:
+            if not _is_answer(choice):
                 continue
+            self._check(choice)
             # Choices that share an index are one, cut in two (L21).
             if _index(choice) == 0:
                 self._keep_usage(choice)
-                self._first.add(choice, said, whole=True)
+                self._first.add(choice, _said(choice) or {}, whole=True)
             else:
                 more.append(choice)
         self.close()
@@ -165,6 +164,7 @@ class Fold:
         )
 
     def _add_choice(self, chunk: Json, choice: Json, *, alone: bool) -> None:
+        self._check(choice)
         self._keep_usage(choice)
         said = _said(choice) or {}
         if (index := _index(choice)) != 0:
@@ -177,6 +177,10 @@ class Fold:
             choice["finish_reason"] = None
             choice.pop("message", None)
             self._chunks.append(chunk if alone else {**chunk, "choices": [choice]})
+
+    def _check(self, said: Json) -> None:
+        if (error := in_band(self._server, said)) is not None:
+            raise error
 
     def _keep_envelope(self, chunk: Json) -> None:
         envelope = self._envelope
@@ -315,15 +319,20 @@ def _said(choice: Any) -> Json | None:
     return said if isinstance(said, dict) else None
 
 
+def _is_answer(choice: Any) -> bool:
+    """Whether a whole choice answers: with a message, or with why there is none (Gemini)."""
+    return bool(_said(choice)) or (
+        isinstance(choice, dict) and finish_reason(choice.get("finish_reason")) is not None
+    )
+
+
 def _index(choice: Json) -> int:
     index = choice.get("index")
     return index if isinstance(index, int) else 0
 
 
 def _has_extra(choice: Json) -> bool:
-    return len(choice) > 3 and any(
-        value for key, value in choice.items() if key not in CHOICE_FIELDS
-    )
+    return any(value for key, value in choice.items() if key not in CHOICE_FIELDS)
 
 
 def _part_text(part: Json) -> str:
