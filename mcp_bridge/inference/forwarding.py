@@ -1,7 +1,6 @@
 """Requests that pass through as they are: bytes in, bytes out, credentials exchanged."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 
 from mcp_bridge.inference.headers import Headers, returnable, sendable
@@ -62,10 +61,8 @@ class Forwarded:
         self.status = reply.status
         self.headers: Headers = returnable(reply.headers.multi_items())
 
-    async def __aiter__(self) -> AsyncGenerator[bytes]:
-        async with aclosing(aiter(self._reply)) as pieces:
-            async for piece in pieces:
-                yield piece
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._reply
 
 
 def announces_body(method: str, headers: Mapping[str, str]) -> bool:

@@ -36,26 +36,23 @@ async def read(reply: Reply) -> AsyncGenerator[Part | Answer]:
         InferenceError: it is an error, it is nothing that could be an answer, or it broke off.
     """
     fold = Fold(reply.server)
-    async with aclosing(aiter(reply)) as pieces:
-        head = await _head(pieces)
-        match shape_of(head):
-            case "events":
-                async with aclosing(_events(head, pieces, fold, reply)) as parts:
-                    async for part in parts:
-                        yield part
-                answer = fold.answer()
-            case "json":
-                answer = fold.whole(_document(reply.server, head + await _rest(pieces)))
-                calls = fold.take()
-                yield as_part(answer, calls.fragments if calls else ())
-            case "other":
-                raise _unreadable(reply.server, head + await _rest(pieces, MOST_OF_A_PAGE))
-    yield answer
+    head = await _head(reply)
+    match shape_of(head):
+        case "events":
+            async with aclosing(_events(head, reply, fold)) as parts:
+                async for part in parts:
+                    yield part
+            yield fold.answer()
+        case "json":
+            answer = fold.whole(_document(reply.server, head + await _rest(reply)))
+            calls = fold.take()
+            yield as_part(answer, calls.fragments if calls else ())
+            yield answer
+        case "other":
+            raise _unreadable(reply.server, head + await _rest(reply, MOST_OF_A_PAGE))
 
 
-async def _events(
-    head: bytes, pieces: AsyncIterator[bytes], fold: Fold, reply: Reply
-) -> AsyncGenerator[Part]:
+async def _events(head: bytes, reply: Reply, fold: Fold) -> AsyncGenerator[Part]:
     reader = SseReader()
     piece: bytes | None = head
     while piece is not None and not fold.is_done:
@@ -63,7 +60,7 @@ async def _events(
         if part := fold.take():
             yield part
         if not fold.is_done:
-            piece = await _next(pieces, fold)
+            piece = await _next(reply, fold)
     if fold.is_done:
         await reply.drain()
     else:

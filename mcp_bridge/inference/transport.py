@@ -8,7 +8,14 @@ InferenceError here, in our own words: theirs may quote a header, and with it th
 """
 
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+)
 from typing import NoReturn, cast
 
 import anyio
@@ -72,16 +79,19 @@ class Reply:
         """
         self._begun = await self._next()
 
-    async def __aiter__(self) -> AsyncGenerator[bytes]:
+    def __aiter__(self) -> AsyncIterator[bytes]:
         """The body.
 
         Raises:
             InferenceError: the server was silent for too long, or the connection broke.
         """
+        return self
+
+    async def __anext__(self) -> bytes:
         piece, self._begun = self._begun or await self._next(), b""
-        while piece:
-            yield piece
-            piece = await self._next()
+        if not piece:
+            raise StopAsyncIteration
+        return piece
 
     async def _next(self) -> bytes:
         """What arrives next; nothing at the end."""
