@@ -7,7 +7,7 @@ JSON-RPC message per text frame, in both directions at any time. Cancelling is
 that is too long with 1009, and a connection on which nothing happens for long with 1001.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -51,7 +51,7 @@ class Socket(Protocol):
         """
         ...
 
-    def messages(self) -> AsyncIterator[str]:
+    def messages(self) -> AsyncGenerator[str]:
         """What the other side sends, until it is gone."""
         ...
 

@@ -21,6 +21,8 @@ from mcp_bridge.types import ANYONE
 from mcp_bridge.websocket import Closed
 
 STDIN, STDOUT, STDERR = 0, 1, 2
+LAST_SECONDS = 2.0
+"""How long answers may still be written once the client has closed stdin."""
 
 
 async def serve_stdio(bridge: Bridge) -> None:
@@ -32,7 +34,7 @@ async def serve_stdio(bridge: Bridge) -> None:
             async with aclosing(lines(stdin, limit)) as messages, AsyncExitStack() as stack:
                 send = await writer(stdout, stack)
                 with visiting(Visit(ANYONE)):
-                    await serve(door.facade.server, messages, send)
+                    await serve(door.facade.server, messages, send, LAST_SECONDS)
             tasks.cancel_scope.cancel()
 
 

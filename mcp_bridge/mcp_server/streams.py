@@ -2,13 +2,22 @@
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 import anyio
 import anyio.abc
 from mcp.server import Server
 from mcp.shared.message import SessionMessage
-from mcp_types import PARSE_ERROR, ErrorData, JSONRPCError, jsonrpc_message_adapter
+from mcp_types import (
+    PARSE_ERROR,
+    ErrorData,
+    JSONRPCError,
+    JSONRPCRequest,
+    JSONRPCResponse,
+    RequestId,
+    jsonrpc_message_adapter,
+)
 from pydantic import ValidationError
 
 from mcp_bridge.websocket import Closed, Socket
@@ -18,42 +27,73 @@ logger = logging.getLogger(__name__)
 
 async def serve_socket(server: Server[Any], socket: Socket) -> None:
     """Serve one client over a WebSocket until one side leaves."""
-    await serve(server, socket.messages(), socket.send)
+    async with aclosing(socket.messages()) as messages:
+        await serve(server, messages, socket.send)
 
 
 async def serve(
     server: Server[Any],
     messages: AsyncIterator[str | bytes],
     send: Callable[[str], Awaitable[None]],
+    last_seconds: float = 0,
 ) -> None:
-    """Serve one client. It is read and written side by side: neither waits for the other."""
-    to_server, read = anyio.create_memory_object_stream[SessionMessage | Exception](0)
-    write, from_server = anyio.create_memory_object_stream[SessionMessage](0)
+    """Serve one client. It is read and written side by side: neither waits for the other.
 
-    async def reader() -> None:
-        async with to_server:
-            async for text in messages:
+    A client that has said everything gets its last answers for up to `last_seconds`.
+    """
+    line = Line(messages, send, last_seconds)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(line.read)
+        tasks.start_soon(line.write)
+        options = server.create_initialization_options()
+        await server.run(line.for_server, line.from_server, options)
+        tasks.cancel_scope.cancel()
+
+
+class Line:
+    """The two directions of one connection, and the requests that have no answer yet."""
+
+    def __init__(
+        self,
+        messages: AsyncIterator[str | bytes],
+        send: Callable[[str], Awaitable[None]],
+        last_seconds: float,
+    ) -> None:
+        self._messages = messages
+        self._send = send
+        self._last_seconds = last_seconds
+        self._open: set[RequestId] = set()
+        self._answered = anyio.Event()
+        self._in, self.for_server = anyio.create_memory_object_stream[SessionMessage | Exception]()
+        self.from_server, self._out = anyio.create_memory_object_stream[SessionMessage]()
+
+    async def read(self) -> None:
+        async with self._in:
+            async for text in self._messages:
                 try:
                     message = jsonrpc_message_adapter.validate_json(text, by_name=False)
                 except ValidationError:
-                    await write.send(SessionMessage(NO_MESSAGE))
-                else:
-                    await to_server.send(SessionMessage(message))
+                    await self.from_server.send(SessionMessage(NO_MESSAGE))
+                    continue
+                if isinstance(message, JSONRPCRequest):
+                    self._open.add(message.id)
+                await self._in.send(SessionMessage(message))
+            with anyio.move_on_after(self._last_seconds):
+                while self._open:
+                    await self._answered.wait()
 
-    async def writer() -> None:
-        async with from_server:
-            async for item in from_server:
-                text = item.message.model_dump_json(by_alias=True, exclude_unset=True)
+    async def write(self) -> None:
+        async with self._out:
+            async for item in self._out:
+                message = item.message
                 try:
-                    await send(text)
+                    await self._send(message.model_dump_json(by_alias=True, exclude_unset=True))
                 except Closed:
                     return
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(reader)
-        tasks.start_soon(writer)
-        await server.run(read, write, server.create_initialization_options())
-        tasks.cancel_scope.cancel()
+                if isinstance(message, JSONRPCResponse | JSONRPCError) and message.id is not None:
+                    self._open.discard(message.id)
+                    event, self._answered = self._answered, anyio.Event()
+                    event.set()
 
 
 NO_MESSAGE = JSONRPCError(

@@ -157,9 +157,7 @@ async def running(box: Box) -> AsyncGenerator[str]:
 
 
 @asynccontextmanager
-async def boxes(
-    era: str = "auto", /, settings: Json | None = None, **found: Box
-) -> AsyncGenerator[House]:
+async def boxes(era: str = "auto", /, settings: Any = None, **found: Box) -> AsyncGenerator[House]:
     """A house whose servers are these boxes, in this order."""
     async with AsyncExitStack() as stack:
         servers: dict[str, Json] = {}
