@@ -266,17 +266,22 @@ def test_what_a_server_says_as_text_is_not_touched() -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=2), inner),
+    max_leaves=4,
 )
 FIELDS = st.sampled_from(
     "type text data mimeType resource uri blob name title content structuredContent isError".split()
 )
 BLOCKS = st.dictionaries(
-    FIELDS, JSON | st.sampled_from(["text", "image", "audio", "resource", "resource_link"])
+    FIELDS,
+    JSON | st.sampled_from(["text", "image", "audio", "resource", "resource_link"]),
+    max_size=4,
 )
 
 
-@given(st.dictionaries(FIELDS, JSON | st.lists(BLOCKS | JSON)), st.booleans())
+@given(
+    st.dictionaries(FIELDS, JSON | st.lists(BLOCKS | JSON, max_size=3), max_size=4), st.booleans()
+)
 def test_whatever_a_tool_returns_the_model_reads_some_text(result: Json, vision: bool) -> None:
     found = readable(result, vision=vision)
     assert found.text
