@@ -212,18 +212,10 @@ class Agent:
             return False
 
         async def accepts(some: Sequence[Json]) -> bool:
-            return await self._accepts(probe(ask.body, some), ask.headers)
+            refusal = await self._inference.refusal(probe(ask.body, some), ask.headers)
+            return refusal is None or not may_be_a_tool(refusal)
 
         return await self._quarantine.find(ask.model, left, accepts)
-
-    async def _accepts(self, body: Json, headers: dict[str, str]) -> bool:
-        try:
-            async with aclosing(self._inference.chat(body, headers=headers)) as parts:
-                async for _ in parts:
-                    pass
-        except InferenceError as exc:
-            return not may_be_a_tool(exc)
-        return True
 
     # The calls
 

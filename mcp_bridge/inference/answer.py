@@ -34,9 +34,9 @@ class Fragment:
 class Part:
     """What arrived together: chunks to show, and pieces of tool calls.
 
-    Each chunk is a `chat.completion.chunk` as it came (its `id`, `created` and `model` too: the loop
-    overwrites them), less what the whole answer tells: `usage`, the role, tool calls and finish
-    reasons. Chunks with nothing left to show are not here. They are the receiver's to change.
+    Each chunk is a `chat.completion.chunk` as it came (its `id`, `created` and `model` too: the
+    loop overwrites them), less what the whole answer tells: `usage`, the role, tool calls and
+    finish reasons. Chunks with nothing left to show are not here. They are the receiver's to change.
     """
 
     chunks: tuple[Json, ...] = ()

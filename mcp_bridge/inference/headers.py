@@ -36,8 +36,8 @@ CREDENTIALS = frozenset(
 )
 ABOUT_THE_BRIDGE = frozenset({"expect", "forwarded", "host", "x-real-ip"})
 ABOUT_THE_BRIDGE_PREFIXES = ("x-forwarded-", "x-mcp-")
-ABOUT_THE_SERVER = frozenset({"alt-svc", "set-cookie", "strict-transport-security"})
-"""Said by the server of itself; a client would take it for the bridge's word."""
+ABOUT_THE_SERVER = frozenset({"alt-svc", "date", "set-cookie", "strict-transport-security"})
+"""Said by the server of itself; a client would take it for the bridge's word, who says its own."""
 
 
 def sendable(headers: Iterable[tuple[str, str]]) -> Headers:
