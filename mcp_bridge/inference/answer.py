@@ -36,7 +36,8 @@ class Part:
 
     Each chunk is a `chat.completion.chunk` as it came (its `id`, `created` and `model` too: the
     loop overwrites them), less what the whole answer tells: `usage`, the role, tool calls and
-    finish reasons. Chunks with nothing left to show are not here. They are the receiver's to change.
+    finish reasons. Chunks with nothing left to show are not here. They are the receiver's to
+    change.
     """
 
     chunks: tuple[Json, ...] = ()

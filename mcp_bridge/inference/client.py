@@ -192,6 +192,25 @@ class Inference:
         finally:
             await reply.aclose()
 
+    async def refusal(
+        self, body: Json, headers: Mapping[str, str] = NO_HEADERS
+    ) -> InferenceError | None:
+        """What the model's server says against a small question, asked once; None: it answers."""
+        self._check_configured()
+        model = str(body.get("model"))
+        endpoint = route(model, self._upstreams)[0].endpoint
+        try:
+            reply = await endpoint.post(CHAT, encode(body), headers, model)
+            try:
+                async with aclosing(read(reply)) as items:
+                    async for _ in items:
+                        pass
+            finally:
+                await reply.aclose()
+        except InferenceError as exc:
+            return exc
+        return None
+
     def _text_calls(self, model: str, names: Collection[str]) -> TextCalls | None:
         if not names or not self.parses_text_calls(model):
             return None
