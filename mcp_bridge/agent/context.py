@@ -63,11 +63,14 @@ class Wanted:
                 raise wrong(f"mcp.prompt.arguments.{key}", "a string: prompts take texts only")
         return cls(name, arguments, uris(extension.get("resources")))
 
-    def with_default(self, prompt: str | None, arguments: Mapping[str, str]) -> "Wanted":
-        """The same, with this prompt unless it names one itself."""
-        if self.prompt is not None or prompt is None:
+    def or_else(self, default: "Wanted") -> "Wanted":
+        """The same, with the default's prompt unless it names one itself."""
+        if self.prompt is not None:
             return self
-        return Wanted(prompt, arguments, self.resources)
+        return Wanted(default.prompt, default.arguments, self.resources)
+
+
+NOTHING_WANTED = Wanted()
 
 
 def uris(value: object) -> tuple[str, ...]:

@@ -29,7 +29,11 @@ CANCEL = frozenset({"cancel", "abort", "stop", "quit", "never mind", "nevermind"
 CAPABILITY: Json = {"elicitation": {"form": {}, "url": {}}}
 KINDS = {"string": "text", "integer": "whole number", "number": "number", "boolean": "yes or no"}
 FENCE = re.compile(r"\A```\w*\n(.*)\n```\Z", re.DOTALL)
+NUMBER = re.compile(r"\(question ([0-9a-f]+)\)\s*\Z")
 LINE = re.compile(r"^[\s>*-]*[\"'`*]*(?P<name>[^:=\n]+?)[\"'`*]*\s*[:=]\s*(?P<value>.*)$")
+
+Put = Callable[["Question"], None]
+"""Takes a question to where the user is."""
 
 
 class Unclear(Exception):
@@ -42,7 +46,7 @@ class Question:
     def __init__(self, source: str, params: Json) -> None:
         self.source = source
         self.params = params
-        self.number = secrets.token_hex(3)
+        self.number = secrets.token_hex(4)
         self._answered = anyio.Event()
         self._answer: Json = {}
 
@@ -60,7 +64,7 @@ class Question:
 class Elicitor:
     """The answerer of a caller who is asked in the chat. `put` takes the question to the loop."""
 
-    put: Callable[[Question], None]
+    put: Put
 
     def capabilities(self) -> Json:
         return CAPABILITY
@@ -105,6 +109,22 @@ def question_text(question: Question, problem: str = "") -> str:
     lines += [f"**{question.source}** asks: {message}", ""]
     lines += url_lines(params["url"]) if is_url(params) else form_lines(params)
     return "\n".join([*lines, f"(question {question.number})"])
+
+
+def number_in(text: str) -> str | None:
+    """The number of the question that a text ends with."""
+    found = NUMBER.search(text)
+    return found.group(1) if found else None
+
+
+def text_of(message: Json) -> str:
+    """What a chat message says."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    texts = [part.get("text") for part in parts if isinstance(part, dict)]
+    return "\n".join(text for text in texts if isinstance(text, str))
 
 
 def url_lines(url: str) -> list[str]:

@@ -10,6 +10,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS
 
 from mcp_bridge.agent.context import (
+    NOTHING_WANTED,
     READ,
     Library,
     Wanted,
@@ -124,10 +125,11 @@ def test_what_cannot_be_read_is_refused_by_its_name(extension: Json, param: str 
 
 
 def test_a_toolsets_prompt_is_used_unless_the_request_names_one() -> None:
-    default = Wanted(resources=("a:b",)).with_default("helper", {"tone": "dry"})
-    assert default == Wanted("helper", {"tone": "dry"}, ("a:b",))
-    assert Wanted("own").with_default("helper", {}) == Wanted("own")
-    assert Wanted().with_default(None, {}) == Wanted()
+    default = Wanted("helper", {"tone": "dry"})
+    wanted = Wanted(resources=("a:b",)).or_else(default)
+    assert wanted == Wanted("helper", {"tone": "dry"}, ("a:b",))
+    assert Wanted("own").or_else(default) == Wanted("own")
+    assert NOTHING_WANTED.or_else(NOTHING_WANTED) == NOTHING_WANTED
 
 
 # Where it is

@@ -6,7 +6,15 @@ import anyio
 import pytest
 from mcp_types import ElicitResult
 
-from mcp_bridge.agent.elicitation import Elicitor, Question, Unclear, question_text, read_answer
+from mcp_bridge.agent.elicitation import (
+    Elicitor,
+    Question,
+    Unclear,
+    number_in,
+    question_text,
+    read_answer,
+    text_of,
+)
 from mcp_bridge.errors import SourceRefused
 from mcp_bridge.types import Json
 from tests.mcp_client.running import PATIENCE
@@ -157,6 +165,24 @@ def test_asking_again_begins_with_what_was_wrong() -> None:
     question = Question("crm", PERSON)
     again = question_text(question, "age: 200 is too much.")
     assert again.startswith("That does not fit: age: 200 is too much.\n\n**crm** asks:")
+
+
+@pytest.mark.parametrize(
+    ("content", "number"),
+    [
+        ("Which?\n(question 00ff)", "00ff"),
+        (
+            [{"type": "text", "text": "Which?"}, {"type": "text", "text": "(question 00ff) "}],
+            "00ff",
+        ),
+        ("(question 00ff) was asked before", None),
+        ("Which?", None),
+        (None, None),
+        ([{"type": "image_url"}, "?"], None),
+    ],
+)
+def test_a_question_is_known_again_by_its_number(content: object, number: str | None) -> None:
+    assert number_in(text_of({"role": "assistant", "content": content})) == number
 
 
 def test_two_equal_questions_have_different_texts() -> None:
