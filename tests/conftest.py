@@ -1,10 +1,13 @@
 """What all tests share."""
 
+import logging
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import TypeVar
 
 import pytest
+
+from mcp_bridge.telemetry.logging import tear_down
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
@@ -15,9 +18,25 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.fixture(autouse=True)
+def log_of_its_own() -> Iterator[None]:
+    """Commands and uvicorn set up loggers: nothing of that is left to the next test."""
+    yield
+    tear_down()
+    for logger in logging.root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger):
+            logger.setLevel(logging.NOTSET)
+            logger.propagate, logger.disabled = True, False
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    return nothing_skipped_in_ci((yield))
+    report = nothing_skipped_in_ci((yield))
+    # Reports of parallel tests are sent as UTF-8, and some tests log what cannot be.
+    report.sections = [
+        (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report
 
 
 @pytest.hookimpl(wrapper=True)
