@@ -1,11 +1,11 @@
 """`/metrics` in the Prometheus format, and what feeds it with tool calls."""
 
-from collections.abc import Callable
-
 import anyio
 from fastapi import APIRouter, Response
 
 from mcp_bridge.admin.visitor import Operator
+from mcp_bridge.agent.record import ConversationRecord, log_conversation
+from mcp_bridge.bridge import Records
 from mcp_bridge.errors import RequestError
 from mcp_bridge.telemetry.metrics import CONTENT_TYPE, Metrics
 from mcp_bridge.tools.runner import CallRecord, log_record
@@ -35,12 +35,23 @@ def metrics_router(metrics: Metrics) -> APIRouter:
     return router
 
 
-def counting(metrics: Metrics) -> Callable[[CallRecord], None]:
-    """What the tool runner tells about each call: it is logged, and counted."""
+def counting(metrics: Metrics) -> Records:
+    """What is told about each tool call and conversation: it is logged, and counted."""
 
-    def record(ended: CallRecord) -> None:
+    def call(ended: CallRecord) -> None:
         log_record(ended)
         entry = ended.call.entry
         metrics.tool_call(entry.source.name, entry.tool.name, ended.outcome, ended.seconds)
 
-    return record
+    def conversation(ended: ConversationRecord) -> None:
+        log_conversation(ended)
+        metrics.conversation(
+            ended.caller,
+            ended.model,
+            ended.outcome,
+            stopped=ended.stopped,
+            rounds=ended.rounds,
+            usage=ended.usage,
+        )
+
+    return Records(call, conversation)
