@@ -1,16 +1,20 @@
 """REST for tools, prompts and resources, as the original MCP Bridge has it."""
 
+import re
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import anyio
 
+from mcp_bridge.telemetry.metrics import Metrics
 from tests.admin.asking import bearer, error, get, keys, with_library
 from tests.admin.library import Seen
 from tests.api.bridged import bridged, scripted_server
 from tests.mcp_client.running import PATIENCE
 
 Json = dict[str, Any]
+OPERATING = Path(__file__).parents[2] / "docs/operating.md"
 
 
 # Tools
@@ -321,7 +325,7 @@ async def test_with_a_key_any_page_that_has_it_may_call_tools() -> None:
     assert response.status_code == 200
 
 
-# The page at /docs
+# The documents
 
 
 async def test_every_route_is_documented_with_its_answer() -> None:
@@ -333,26 +337,20 @@ async def test_every_route_is_documented_with_its_answer() -> None:
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     }
-    assert set(operations) >= {
-        "GET /healthz",
-        "GET /readyz",
-        "GET /metrics",
-        "GET /mcp/tools",
-        "POST /mcp/tools/{name}/call",
-        "GET /mcp/prompts",
-        "POST /mcp/prompts/{name}",
-        "GET /mcp/resources",
-        "GET /mcp/resources/templates",
-        "POST /mcp/resources/read",
-        "GET /mcp/resources/{uri}",
-        "GET /mcp/servers",
-        "GET /mcp/servers/{name}/status",
-        "POST /mcp/servers/{name}/reconnect",
-        "GET /mcp/health",
-    }
+    told = set(re.findall(r"`((?:GET|POST) /[^`]+)`", OPERATING.read_text()))
+    assert set(operations) == told
     for name, operation in operations.items():
         if "/mcp/" in name:
             assert operation["summary"] and operation["security"], name
             good = [answer for code, answer in operation["responses"].items() if code < "300"]
             assert "schema" in good[0]["content"]["application/json"], name
             assert "422" not in operation["responses"], f"{name}: what does not fit is 400"
+
+
+def test_every_metric_is_documented() -> None:
+    metrics = Metrics()
+    metrics.request("GET", "/", 200, 0)
+    page = metrics.page({}).decode()
+    served = set(re.findall(r"^# TYPE (mcp_bridge\S+)", page, re.M))
+    told = set(re.findall(r"^\| `(mcp_bridge\S+)` \|", OPERATING.read_text(), re.M))
+    assert {name for name in served if not name.endswith("_created")} == told
