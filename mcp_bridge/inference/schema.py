@@ -400,6 +400,8 @@ def _merged(first: Json, second: Json) -> Json:
         elif key == "type":
             shared = [name for name in _type_list(first) if name in _type_list(second)]
             made[key] = _one_or_many(shared) if shared else old
+    if any("type" in schema and "nullable" not in schema for schema in (first, second)):
+        made.pop("nullable", None)
     for closed in (first, second):
         if closed.get("additionalProperties") is False:
             if made.get("properties", {}).keys() - closed.get("properties", {}).keys():
@@ -696,8 +698,6 @@ def _gemini_one(schema: Json) -> Json:
         made["required"] = [n for n in made["required"] if n in made.get("properties", {})]
         if not made["required"]:
             del made["required"]
-    if kind == "array" and "items" not in made:
-        made["items"] = {"type": "string"}
     return made
 
 

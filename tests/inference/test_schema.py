@@ -386,6 +386,27 @@ def test_all_of_is_put_together(profile: SchemaProfile) -> None:
     assert fitted["required"] == ["a", "b"]
 
 
+@pytest.mark.parametrize("profile", PROFILES)
+def test_all_of_inside_keeps_what_both_allow(profile: SchemaProfile) -> None:
+    schema = {
+        "allOf": [
+            {"type": ["string", "null"], "enum": ["a", "b", "c"]},
+            {"type": "string", "enum": ["b", "c", "d"]},
+        ]
+    }
+    if profile == "openai":
+        assert prop(schema, profile) == schema
+    else:
+        assert prop(schema, profile) == {"type": "string", "enum": ["b", "c"]}
+
+
+def test_a_closed_part_of_all_of_does_not_close_the_others_out() -> None:
+    closed = obj({"a": STRINGS}, additionalProperties=False)
+    fitted = prop({"allOf": [closed, obj({"b": STRINGS})]}, "llamacpp")
+    assert fitted == obj({"a": STRINGS, "b": STRINGS})
+    assert prop({"allOf": [closed, {"title": "t"}]}, "llamacpp")["additionalProperties"] is False
+
+
 # References
 
 
@@ -397,6 +418,11 @@ def test_references_are_written_out(profile: SchemaProfile) -> None:
         **{"$defs": {"a/b c": {"type": "string", "description": "theirs"}}},
     )
     assert fitted == {"type": "string", "description": "mine"}
+
+
+def test_a_reference_may_point_into_a_list() -> None:
+    assert prop({"$ref": "#/x/1"}, "openai", x=[{}, STRINGS]) == STRINGS
+    assert prop({"$ref": "#/x/2"}, "openai", x=[{}, STRINGS]) == {}
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -526,6 +552,28 @@ def test_gemini_has_enums_of_strings_only() -> None:
         "nullable": True,
         "enum": ["a"],
     }
+
+
+def test_gemini_has_few_formats() -> None:
+    assert prop({"type": "string", "format": "enum"}, "gemini") == STRINGS
+    assert prop({"type": "string", "format": "uri"}, "gemini") == {
+        "type": "string",
+        "description": "format: uri",
+    }
+    dated = {"type": "string", "format": "date-time"}
+    assert prop(dated, "gemini") == dated
+
+
+@pytest.mark.parametrize(
+    ("profile", "expected"),
+    [
+        ("llamacpp", {"type": "null"}),
+        ("gemini", {"type": "string", "nullable": True}),
+        ("strict", {"type": "null"}),
+    ],
+)
+def test_alternatives_of_nothing_but_null(profile: SchemaProfile, expected: Json) -> None:
+    assert prop({"anyOf": [{"type": "null"}, {"const": None}]}, profile) == expected
 
 
 def test_gemini_requires_only_properties_that_are_there() -> None:

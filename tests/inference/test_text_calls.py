@@ -196,6 +196,12 @@ TEXTS = [
     "`",
     '<tool_call>["add"]</tool_call>',
     "<function_calls>none</function_calls>",
+    '<tool_call>{"name" "add"}</tool_call>',
+    '<tool_call>{"arguments": {}, "name": 5}</tool_call>',
+    '<tool_call>{"arguments": {a}, "name": "add"}</tool_call>',
+    '<tool_call>{"id": 1, "name": "unknown"}</tool_call>',
+    '[TOOL_CALLS][{"name": "add"}, {"name": "unknown"}]',
+    "[TOOL_CALLS]add[CALL_ID]%",
 ]
 
 
