@@ -548,13 +548,13 @@ def _varied(base: Json, variants: list[Json]) -> Json:
     said = {key: base[key] for key in ANNOTATIONS if key in base}
     own = {key: value for key, value in base.items() if key not in said}
     flat = [inner for variant in variants for inner in variant.get("anyOf", [variant])]
-    alone = [variant for variant in flat if variant.get("type") != []]
-    nullable = len(alone) < len(flat) or any(variant.get("nullable") for variant in variants)
+    if not all(variant.keys() - {*ANNOTATIONS, "nullable"} for variant in flat):
+        return base  # one of them takes anything
+    each = [_null_apart(_merged(variant, own)) for variant in flat]
+    alone = _unique(variant for variant in each if variant.get("type") != [])
+    nullable = any(v.get("nullable") or v.get("type") == [] for v in (*each, *variants))
     if not alone:
         return {**said, "type": []}
-    if not all(variant.keys() - {*ANNOTATIONS, "nullable"} for variant in alone):
-        return base  # one of them takes anything
-    alone = _unique(_merged(variant, own) for variant in alone)
     made = {**alone[0], **said} if len(alone) == 1 else {**said, "anyOf": alone}
     return {**made, "nullable": True} if nullable else made
 
