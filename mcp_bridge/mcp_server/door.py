@@ -28,6 +28,7 @@ from mcp_bridge.websocket import ServerSocket
 logger = logging.getLogger(__name__)
 
 SSE_MESSAGES = "/mcp-server/sse/messages"
+LAST_SECONDS = 0.1
 IDLE_SECONDS = 1800.0
 """A session or a WebSocket on which nothing happens for so long is ended."""
 
@@ -55,9 +56,14 @@ class Door:
         async with self._sessions.run(), self._single.run():
             yield
 
-    def close(self) -> None:
-        """End every stream now, so that a server that shuts down need not wait for them."""
+    def stop_listening(self) -> None:
+        """End every `subscriptions/listen`: a server that shuts down would wait for them."""
         self.facade.subscriptions.close()
+
+    async def close(self) -> None:
+        """End everything that is open."""
+        await self.facade.stop()
+        await anyio.sleep(LAST_SECONDS)  # what has been answered just now is on its way
         for scope in self._open:
             scope.cancel()
 
@@ -190,5 +196,6 @@ async def mcp_door(bridge: Bridge) -> AsyncGenerator[Door]:
             try:
                 yield door
             finally:
-                door.close()
+                with anyio.CancelScope(shield=True):
+                    await door.close()
         tasks.cancel_scope.cancel()

@@ -24,11 +24,18 @@ from weakref import WeakKeyDictionary
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 from mcp.server import Server
 from mcp.server.connection import Connection as ClientConnection
 from mcp.server.context import CallNext, HandlerResult
 from mcp.shared.exceptions import MCPError
-from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, SERVER_INFO_META_KEY
+from mcp_types import (
+    CONNECTION_CLOSED,
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    METHOD_NOT_FOUND,
+    SERVER_INFO_META_KEY,
+)
 from mcp_types.methods import CACHEABLE_METHODS, SPEC_CLIENT_METHODS, validate_client_request
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
@@ -70,6 +77,7 @@ STARTING_SECONDS = 10.0
 """How long, after the door has opened, requests wait for servers that still start: many clients
 list tools once, and never again."""
 
+STOPPING_SECONDS = 0.5
 LEVEL_SECONDS = 5.0
 """How long a client waits for servers to hear of a new log level."""
 
@@ -92,6 +100,8 @@ class Facade:
         self._bridge = bridge
         self._tasks = tasks
         self._ready = anyio.Event()
+        self._open: set[anyio.CancelScope] = set()
+        self._ended = anyio.Event()
         self._levels: WeakKeyDictionary[ClientConnection, str] = WeakKeyDictionary()
         self._task_owners: OrderedDict[str, TaskOwner] = OrderedDict()
         self.offers = Offers(bridge)
@@ -139,7 +149,29 @@ class Facade:
         with in_mcp_words():
             client = Client(ctx)
             params = checked(ctx)
-            return self._dressed(client, ctx.method, await self._answer(ctx, client, params))
+            return self._dressed(client, ctx.method, await self._in_time(ctx, client, params))
+
+    async def _in_time(self, context: Context, client: Client, params: Json) -> Json:
+        """The answer, unless the door closes first."""
+        with anyio.CancelScope() as scope:
+            self._open.add(scope)
+            try:
+                return await self._answer(context, client, params)
+            finally:
+                self._open.discard(scope)
+                event, self._ended = self._ended, anyio.Event()
+                event.set()
+        raise MCPError(CONNECTION_CLOSED, "the bridge is stopping")
+
+    async def stop(self) -> None:
+        """Answer every request now: subscriptions with their result, the others with an error."""
+        self.subscriptions.close()
+        with anyio.move_on_after(STOPPING_SECONDS):
+            await anyio.lowlevel.checkpoint()
+            for scope in tuple(self._open):
+                scope.cancel()
+            while self._open:
+                await self._ended.wait()
 
     async def _answer(self, context: Context, client: Client, params: Json) -> Json:
         if context.method in LISTS:

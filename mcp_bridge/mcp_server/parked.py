@@ -45,7 +45,10 @@ class Question:
 class ParkedCall:
     """One call that may outlive the request that began it (an `Answerer`)."""
 
-    def __init__(self, token: str, client: Client, subject: str, outbox: CallOutbox) -> None:
+    def __init__(
+        self, token: str, client: Client, subject: str, outbox: CallOutbox, answer_seconds: float
+    ) -> None:
+        self.answer_seconds = answer_seconds
         self.owner: tuple[Visit, str] = (client.visit, subject)
         self.token = token
         self.scope = anyio.CancelScope()
@@ -67,7 +70,7 @@ class ParkedCall:
         self.questions[key] = question
         self._tell()
         try:
-            with anyio.move_on_after(ANSWER_SECONDS):
+            with anyio.move_on_after(self.answer_seconds):
                 await question.answered.wait()
         finally:
             self.questions.pop(key, None)
@@ -131,6 +134,7 @@ class Parked:
 
     def __init__(self, tasks: anyio.abc.TaskGroup) -> None:
         self._tasks = tasks
+        self.answer_seconds = ANSWER_SECONDS
         # Ours alone: a server behind us may be a bridge too, and its tokens are its own.
         self._prefix = f"mcp-bridge.{secrets.token_hex(4)}."
         self._calls: dict[str, ParkedCall] = {}
@@ -143,7 +147,7 @@ class Parked:
         if len(self._calls) >= MOST_CALLS:
             raise MCPError(INTERNAL_ERROR, "too many calls wait for answers; try again later")
         token = self._prefix + secrets.token_urlsafe(24)
-        call = ParkedCall(token, client, subject, outbox)
+        call = ParkedCall(token, client, subject, outbox, self.answer_seconds)
         self._calls[call.token] = call
         self._tasks.start_soon(self._run, call, work)
         return await call.next()
