@@ -92,6 +92,8 @@ class ToolRunner:
     async def _in_time(self, call: ToolCall) -> Json:
         source = call.entry.source
         its_turn = False
+        if call.seconds is not None and call.seconds <= 0:
+            raise out_of_time(call, its_turn)
         try:
             with anyio.fail_after(call.seconds):
                 async with self._turn(source):

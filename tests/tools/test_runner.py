@@ -95,6 +95,13 @@ async def test_a_call_ends_with_the_time_of_the_request() -> None:
         await ToolRunner().run(call_of(Source("one", ["t"], hanging), seconds=0.01))
 
 
+async def test_a_call_for_which_no_time_is_left_is_not_made() -> None:
+    source = Source("one", ["t"])
+    with pytest.raises(SourceUnavailable, match="t was not called"):
+        await ToolRunner().run(call_of(source, seconds=0))
+    assert source.calls == []
+
+
 async def test_a_call_whose_turn_never_comes_was_not_made() -> None:
     source = Source("one", ["t", "u"], hanging, parallel=False)
     runner = ToolRunner()

@@ -1,0 +1,223 @@
+"""One round's tool calls, run side by side (L4).
+
+Each call runs in the caller's task group, in its own cancel scope; what happens is told through a
+memory stream, so the loop can pass it on while they run and never yields inside a task group.
+A failure is a result for the model and never touches its siblings.
+"""
+
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+import anyio
+from anyio.abc import TaskGroup
+from anyio.streams.memory import MemoryObjectSendStream
+
+from mcp_bridge.agent.convert import Readable, cut, readable
+from mcp_bridge.agent.events import ToolFinished, ToolProgress, ToolStarted
+from mcp_bridge.errors import (
+    OutcomeUnknown,
+    SourceError,
+    SourceRefused,
+    SourceTimeout,
+    SourceUnavailable,
+)
+from mcp_bridge.inference.answer import ModelCall
+from mcp_bridge.tools.arguments import BadArguments, read
+from mcp_bridge.tools.catalog import MAX_NAME, Entry, View
+from mcp_bridge.tools.exact import dumps
+from mcp_bridge.tools.runner import ToolCall, ToolRunner
+from mcp_bridge.tools.source import Answerer, CallContext
+from mcp_bridge.tools.stored import StoredResults
+from mcp_bridge.types import Caller, Json
+
+ToolEvent = ToolStarted | ToolProgress | ToolFinished
+MOST_NAMES = 40
+READ_MORE = "Read the rest with read_tool_result("
+
+
+@dataclass(frozen=True, slots=True)
+class CallerSide:
+    """Whose calls these are, and what surrounds them."""
+
+    caller: Caller
+    view: View
+    door: str
+    vision: bool
+    answerer: Answerer | None = None
+    meta: Json = field(default_factory=dict)
+
+    def seeing(self, view: View) -> "CallerSide":
+        return replace(self, view=view)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a call ended, in the model's eyes."""
+
+    call: ModelCall
+    readable: Readable
+    cut: bool = False
+
+    @classmethod
+    def refused(cls, call: ModelCall, why: str) -> "Outcome":
+        """The answer to a call that was not run."""
+        return cls(call, Readable(f"Error: this call was not run: {why}.", is_error=True))
+
+
+class CallRunner:
+    """Runs the calls of a round through the ToolRunner and makes their results readable."""
+
+    def __init__(
+        self, runner: ToolRunner, stored: StoredResults, *, cap: int, caps: "Caps", parallel: int
+    ) -> None:
+        self._runner = runner
+        self._stored = stored
+        self._cap = cap
+        self._caps = caps
+        self._parallel = parallel
+
+    async def run(
+        self, calls: Sequence[ModelCall], side: CallerSide, seconds: float, tasks: TaskGroup
+    ) -> AsyncGenerator[ToolEvent | Outcome]:
+        """Yield what happens, and one Outcome for every call. Closing it cancels the calls."""
+        limiter = anyio.CapacityLimiter(self._parallel)
+        send, receive = anyio.create_memory_object_stream[ToolEvent | Outcome](float("inf"))
+        scopes: list[anyio.CancelScope] = []
+        try:
+            for call in calls:
+                scopes.append(anyio.CancelScope())
+                job = Job(call, side, seconds, send.clone())
+                tasks.start_soon(self._run_one, job, scopes[-1], limiter)
+            send.close()
+            async for event in receive:
+                yield event
+        finally:
+            for scope in scopes:
+                scope.cancel()
+            send.close()
+            receive.close()
+
+    async def _run_one(
+        self, job: "Job", scope: anyio.CancelScope, limiter: anyio.CapacityLimiter
+    ) -> None:
+        with scope, job.tell:
+            async with limiter:
+                await self._answer(job)
+
+    async def _answer(self, job: "Job") -> None:
+        call, side = job.call, job.side
+        entry = side.view.find(call.name)
+        if entry is None:
+            job.end(Readable(unknown(call.name, side.view), is_error=True))
+            return
+        try:
+            arguments = read(call.arguments, entry.tool.input_schema)
+        except BadArguments as exc:
+            job.end(Readable(f"Error: {exc}", is_error=True))
+            return
+        job.begin(arguments)
+        found, was_cut = await self._call(entry, arguments, job)
+        job.end(found, arguments, was_cut=was_cut)
+
+    async def _call(self, entry: Entry, arguments: Json, job: "Job") -> tuple[Readable, bool]:
+        side = job.side
+        context = CallContext(
+            caller=side.caller,
+            on_progress=job.progress,
+            answerer=side.answerer,
+            meta=side.meta,
+        )
+        seconds = job.deadline - time.monotonic()
+        call = ToolCall(side.caller, entry, arguments, job.call.id, side.door, context, seconds)
+        try:
+            found = readable(await self._runner.run(call), vision=side.vision)
+        except SourceError as exc:
+            found = Readable(f"Error: {explained(exc, entry)}", is_error=True)
+        return self._shortened(found, entry, side.caller)
+
+    def _shortened(self, whole: Readable, entry: Entry, caller: Caller) -> tuple[Readable, bool]:
+        cap = self._caps.get((entry.source.name, entry.tool.name))
+        cap = self._caps.get((entry.source.name, None), self._cap) if cap is None else cap
+        if not cap or len(whole.text) <= cap or entry.source is self._stored:
+            return whole, False
+        key = self._stored.keep(caller, whole.text, cap)
+
+        def notice(offset: int) -> str:
+            return (
+                f"cut: this result has {len(whole.text)} characters, {cap} are shown. "
+                f'{READ_MORE}id="{key}", offset={offset})'
+            )
+
+        return replace(whole, text=cut(whole.text, cap, notice)), True
+
+
+Caps = dict[tuple[str, str | None], int]
+"""Caps on results that differ from the general one, by (server, tool) and (server, None)."""
+
+
+class Job:
+    """One call on its way: tells the loop how it goes."""
+
+    def __init__(
+        self,
+        call: ModelCall,
+        side: CallerSide,
+        seconds: float,
+        tell: "MemoryObjectSendStream[ToolEvent | Outcome]",
+    ) -> None:
+        self.call = call
+        self.side = side
+        self.deadline = time.monotonic() + seconds
+        self.tell = tell
+        self._began = time.monotonic()
+
+    def begin(self, arguments: Json) -> None:
+        self._began = time.monotonic()
+        self._say(ToolStarted(self.call.id, self.call.name, arguments))
+
+    def progress(self, progress: float, total: float | None, message: str | None) -> None:
+        self._say(ToolProgress(self.call.id, self.call.name, progress, total, message))
+
+    def end(self, found: Readable, arguments: Json | None = None, *, was_cut: bool = False) -> None:
+        seconds = time.monotonic() - self._began
+        id, name = self.call.id, self.call.name
+        self._say(ToolFinished(id, name, arguments or {}, found.text, found.is_error, seconds))
+        self._say(Outcome(self.call, found, was_cut))
+
+    def _say(self, event: ToolEvent | Outcome) -> None:
+        # When the caller has left nobody listens, and the call is about to be cancelled.
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+            self.tell.send_nowait(event)
+
+
+def unknown(name: str, view: View) -> str:
+    """What a model reads that called a tool which is not there, or not for this caller (L7)."""
+    there_is_none = f"Error: there is no tool {name[: 2 * MAX_NAME]!r}."
+    close = view.close_matches(name)
+    if close:
+        return f"{there_is_none} Did you mean {', '.join(close)}?"
+    names = list(view.by_name)
+    shown = ", ".join(names[:MOST_NAMES]) + (", …" if len(names) > MOST_NAMES else "")
+    return f"{there_is_none} There are: {shown or 'no tools'}."
+
+
+def explained(exc: SourceError, entry: Entry) -> str:
+    """What a model should know and do about a source that could not answer."""
+    said = exc.message if exc.message.endswith((".", "!", "?")) else f"{exc.message}."
+    match exc:
+        case OutcomeUnknown():
+            return (
+                f"{said} The outcome is unknown: the call may have taken effect. "
+                "Check before you repeat it."
+            )
+        case SourceTimeout() if not entry.tool.repeatable:
+            return f"{said} It may have taken effect nevertheless."
+        case SourceUnavailable():
+            return f"{said} Nothing was done. Go on without this tool."
+        case SourceRefused():
+            data = f": {dumps(exc.data)}" if exc.data is not None else ""
+            return f"{exc.message} (error {exc.rpc_code}){data}"
+        case _:
+            return said
