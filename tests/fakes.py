@@ -372,6 +372,10 @@ async def _send(reply: Reply, writer: asyncio.StreamWriter) -> bool:
         return False
     head = [f"HTTP/1.1 {reply.status} -"]
     head += [f"{name}: {value}" for name, value in reply.headers.items()]
+    if reply.status == 204:  # has no body, by definition
+        writer.write("\r\n".join([*head, "", ""]).encode("latin-1"))
+        await writer.drain()
+        return True
     head += ["transfer-encoding: chunked", "", ""]
     writer.write("\r\n".join(head).encode("latin-1"))
     for piece in reply.pieces:

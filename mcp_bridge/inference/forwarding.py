@@ -59,7 +59,7 @@ class Forwarded:
     def __init__(self, reply: Reply) -> None:
         self._reply = reply
         self.status = reply.status
-        self.headers: Headers = returnable(reply.headers.multi_items())
+        self.headers: Headers = returnable(reply.header_list)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._reply

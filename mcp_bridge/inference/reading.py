@@ -56,15 +56,17 @@ async def _events(head: bytes, reply: Reply, fold: Fold) -> AsyncGenerator[Part]
     reader = SseReader()
     piece: bytes | None = head
     while piece is not None and not fold.is_done:
-        _fold(reader.feed(piece), fold, reply.server)
-        if part := fold.take():
+        failure = _fold(reader.feed(piece), fold, reply.server)
+        if part := fold.take():  # what came before a failure was meant
             yield part
+        if failure is not None:
+            raise failure
         if not fold.is_done:
             piece = await _next(reply, fold)
     if fold.is_done:
         await reply.drain()
-    else:
-        _fold(reader.close(), fold, reply.server)
+    elif (failure := _fold(reader.close(), fold, reply.server)) is not None:
+        raise failure
     fold.close()
     if part := fold.take():
         yield part
@@ -80,21 +82,25 @@ async def _next(pieces: AsyncIterator[bytes], fold: Fold) -> bytes | None:
         return None
 
 
-def _fold(payloads: list[bytes], fold: Fold, server: str) -> None:
+def _fold(payloads: list[bytes], fold: Fold, server: str) -> InferenceError | None:
+    """Take events in; returns what broke the answer off, with all that came before it folded."""
     for payload in payloads:
         if payload.strip() == DONE:
             fold.done()
-            return
+            return None
         try:
             chunk = decode(payload)
-        except ValueError as exc:
+        except ValueError:
             # Others than JSON are no chunks (`data: ping`); what comes after the end may be cut.
             if payload.lstrip().startswith((b"{", b"[")) and not fold.is_complete:
-                what = f"sent a chunk that is not JSON: {excerpt(payload)}"
-                raise broken(server, what) from exc
+                return broken(server, f"sent a chunk that is not JSON: {excerpt(payload)}")
             continue
         if isinstance(chunk := _unwrapped(chunk), dict):
-            fold.add(chunk)
+            try:
+                fold.add(chunk)
+            except InferenceError as exc:
+                return exc
+    return None
 
 
 async def _head(pieces: AsyncIterator[bytes]) -> bytes:

@@ -1,12 +1,12 @@
 """One inference server as we talk to it: from a request to an open answer, and no further.
 
-The openai package is the client: its authentication, its base URL, its errors. Its retries are off
-(ours are in `retries`), its typed models are not used, and deadlines take the place of its
-timeouts, for connecting, the first byte of an answer and the silence between two bytes are three
-different waits. What comes back are bytes. Every failure of the packages below becomes an
-InferenceError here, in our own words: theirs may quote a header, and with it the key.
+Deadlines take the place of the HTTP client's timeouts, for connecting, the first byte of an answer
+and the silence between two bytes are three different waits. What comes back are bytes. Every
+failure of the packages below becomes an InferenceError here, in our own words: theirs may quote a
+header, and with it the key.
 """
 
+import asyncio
 import ssl
 from collections.abc import (
     AsyncGenerator,
@@ -16,19 +16,21 @@ from collections.abc import (
     Callable,
     Mapping,
 )
-from typing import NoReturn, cast
+from typing import NoReturn
 
+import aiohttp
 import anyio
-import httpx2
-from openai import APIConnectionError, APIStatusError, AsyncStream
 
 from mcp_bridge.config.redact import HIDDEN, without_secrets
 from mcp_bridge.config.settings import InferenceServer
 from mcp_bridge.errors import InferenceError
 from mcp_bridge.inference.address import Address
-from mcp_bridge.inference.clients import Clients, secrets_of
+from mcp_bridge.inference.clients import Arrived, Clients, secrets_of
 from mcp_bridge.inference.failures import broken, refused
 from mcp_bridge.inference.headers import Headers, sendable
+
+POOL_SECONDS = 30.0
+"""How long a request waits for a free connection of the pool."""
 
 DRAIN_SECONDS = 0.1
 TIMEOUT = "inference_server_timeout"
@@ -36,18 +38,16 @@ UNREACHABLE = "inference_server_unreachable"
 MISCONFIGURED = "inference_server_misconfigured"
 
 FAILURES = (
-    APIStatusError,
-    APIConnectionError,
-    httpx2.HTTPError,
-    httpx2.StreamError,
-    httpx2.InvalidURL,
-    UnicodeEncodeError,  # a key or a header that no header can hold
-    ssl.SSLError,  # httpx2 lets this and the next through from below (its issue 854)
-    anyio.EndOfStream,
+    aiohttp.ClientError,
+    OSError,
+    ssl.SSLError,
+    ValueError,  # a header that HTTP cannot carry
 )
 
-Send = Callable[[Clients, anyio.CancelScope], Awaitable[httpx2.Response]]
-Read = Callable[[httpx2.Response], AsyncGenerator[bytes]]
+JSON = {"accept": "application/json", "content-type": "application/json"}
+MOST_OF_A_REFUSAL = 1_000_000
+
+Send = Callable[[Clients, anyio.CancelScope], Awaitable[Arrived]]
 
 
 class Reply:
@@ -56,20 +56,20 @@ class Reply:
     def __init__(
         self,
         endpoint: "Endpoint",
-        response: httpx2.Response,
-        pieces: AsyncGenerator[bytes],
+        arrived: Arrived,
         deadline: float,
     ) -> None:
         self._endpoint = endpoint
-        self._response = response
-        self._pieces = pieces
+        self._arrived = arrived
+        self._pieces = arrived.pieces
         self._deadline: float | None = deadline
         """When the first bytes must be there; None once they are."""
         self._begun = b""
         self._closed = False
         self.server = endpoint.name
-        self.status = response.status_code
-        self.headers = response.headers
+        self.status = arrived.status
+        self.headers = arrived.headers
+        self.header_list = arrived.header_list
 
     async def begin(self) -> None:
         """Wait for the first bytes.
@@ -120,10 +120,27 @@ class Reply:
         if self._closed:
             return
         self._closed = True
+        self._arrived.close()
         with anyio.CancelScope(shield=True):
-            await self._pieces.aclose()
-            await self._response.aclose()
             await self._endpoint.release()
+
+
+class Upload:
+    """A body on its way through. `failure` is what broke it off."""
+
+    def __init__(self, body: AsyncIterable[bytes]) -> None:
+        self._body = body
+        self.failure: Exception | None = None
+
+    async def pieces(self, scope: anyio.CancelScope, seconds: float) -> AsyncGenerator[bytes]:
+        """The body; the first byte of the answer is waited for from when it is sent."""
+        try:
+            async for piece in self._body:
+                scope.deadline = anyio.current_time() + seconds
+                yield piece
+        except Exception as exc:  # boundary: aiohttp would make a connection error of it
+            self.failure = exc
+            raise
 
 
 class Endpoint:
@@ -135,6 +152,7 @@ class Endpoint:
         self.name = settings.name or self.address.host
         self._secrets = secrets_of(settings)
         self._clients: Clients | None = None
+        self._turns = asyncio.Semaphore(settings.max_connections)
         self._open = 0
         self._retired = False
 
@@ -149,22 +167,17 @@ class Endpoint:
             InferenceError: it refused, it is out of reach, or no byte came in time.
         """
         # No compression: a proxy that compresses events holds them back until it has enough.
-        theirs = {**dict(sendable(headers.items())), "accept-encoding": "identity"}
-        below = self.address.path(path, model)
+        theirs = {**JSON, **dict(sendable(headers.items())), "accept-encoding": "identity"}
+        url = self.address.full(path, "", model)
 
-        async def send(clients: Clients, _: anyio.CancelScope) -> httpx2.Response:
-            answered = await clients.openai.post(
-                below,
-                cast_to=httpx2.Response,
-                content=body,
-                options={"headers": {**theirs, **clients.headers}},
-                stream=True,
-                stream_cls=AsyncStream[object],
-            )
-            return cast(httpx2.Response, answered)  # which is what this cast_to brings back
+        async def send(clients: Clients, _: anyio.CancelScope) -> Arrived:
+            sent = clients.with_credentials([*theirs.items()])
+            return await clients.send("POST", url, sent, body)
 
-        reply = await self._reply(send, httpx2.Response.aiter_bytes)
+        reply = await self._reply(send)
         try:
+            if reply.status >= 300:
+                raise await self._refusal(reply)
             await reply.begin()
         except BaseException:
             await reply.aclose()
@@ -177,14 +190,15 @@ class Endpoint:
         Raises:
             InferenceError: it refused, it is out of reach, or it took too long.
         """
+        url = self.address.full(path, "", None)
 
-        async def send(clients: Clients, _: anyio.CancelScope) -> httpx2.Response:
-            return await clients.openai.get(
-                path, cast_to=httpx2.Response, options={"headers": clients.headers}
-            )
+        async def send(clients: Clients, _: anyio.CancelScope) -> Arrived:
+            return await clients.send("GET", url, clients.with_credentials([*JSON.items()]))
 
-        reply = await self._reply(send, httpx2.Response.aiter_bytes)
+        reply = await self._reply(send)
         try:
+            if reply.status >= 300:
+                raise await self._refusal(reply)
             return b"".join([piece async for piece in reply])
         finally:
             await reply.aclose()
@@ -198,30 +212,29 @@ class Endpoint:
             InferenceError: it is out of reach, or did not answer in time.
         """
 
-        async def send(clients: Clients, scope: anyio.CancelScope) -> httpx2.Response:
-            content = self._timed(body, scope) if isinstance(body, AsyncIterable) else body
-            request = clients.http.build_request(
-                method, url, headers=clients.with_credentials(headers), content=content
-            )
-            return await clients.http.send(request, stream=True)
+        upload = Upload(body) if isinstance(body, AsyncIterable) else None
 
-        return await self._reply(send, httpx2.Response.aiter_raw)
+        async def send(clients: Clients, scope: anyio.CancelScope) -> Arrived:
+            content: AsyncIterable[bytes] | bytes | None = body
+            if upload:
+                content = upload.pieces(scope, self.settings.first_byte_timeout)
+            sent = clients.with_credentials(headers)
+            return await clients.send(method, url, sent, content, raw=True)
 
-    async def _timed(
-        self, body: AsyncIterable[bytes], scope: anyio.CancelScope
-    ) -> AsyncGenerator[bytes]:
-        """The first byte is waited for from when the request is sent, however large it is."""
-        async for piece in body:
-            scope.deadline = anyio.current_time() + self.settings.first_byte_timeout
-            yield piece
+        try:
+            return await self._reply(send)
+        except InferenceError:
+            if upload and upload.failure:
+                raise upload.failure from None  # not the server's failure but the client's
+            raise
 
-    async def _reply(self, send: Send, read: Read) -> Reply:
+    async def _reply(self, send: Send) -> Reply:
+        await self._take_turn()
         self._open += 1
         try:
             deadline = anyio.current_time() + self.settings.first_byte_timeout
             with anyio.CancelScope(deadline=deadline) as scope:
-                response = await send(self._opened(), scope)
-                return Reply(self, response, read(response), scope.deadline)
+                return Reply(self, await send(self._opened(), scope), scope.deadline)
             raise self.late()
         except FAILURES as exc:
             await self.release()
@@ -230,6 +243,15 @@ class Endpoint:
             with anyio.CancelScope(shield=True):
                 await self.release()
             raise
+
+    async def _take_turn(self) -> None:
+        """Wait for one of the connections that there may be."""
+        with anyio.move_on_after(POOL_SECONDS) as scope:
+            await self._turns.acquire()
+        if scope.cancelled_caught:
+            most = self.settings.max_connections
+            why = f"all {most} connections are in use (max_connections)"
+            raise self._unreachable(why, status=503)
 
     # The connections
 
@@ -240,6 +262,7 @@ class Endpoint:
 
     async def release(self) -> None:
         """A request has ended."""
+        self._turns.release()
         self._open -= 1
         if self._retired and not self._open:
             await self._close()
@@ -253,7 +276,7 @@ class Endpoint:
     async def _close(self) -> None:
         clients, self._clients = self._clients, None
         if clients is not None:
-            await clients.http.aclose()
+            await clients.aclose()
 
     # What goes wrong
 
@@ -273,33 +296,26 @@ class Endpoint:
         The failure itself stays visible as the cause only where it cannot hold a secret.
         """
         error = self.failure(exc, begun=begun)
-        quotes = isinstance(exc, APIStatusError) or error.code == MISCONFIGURED
-        raise error from None if quotes else exc
+        raise error from None if error.code == MISCONFIGURED else exc
 
     def failure(self, exc: BaseException, *, begun: bool) -> InferenceError:
         """What a failure of the packages below means."""
         match exc:
-            case APIStatusError():
-                return self._status(exc.response)
-            case APIConnectionError() if exc.__cause__ is not None:
-                return self.failure(exc.__cause__, begun=begun)
-            case httpx2.UnsupportedProtocol() | httpx2.InvalidURL():
+            case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
                 return self._misconfigured("its base_url is no http:// or https:// URL")
-            case httpx2.LocalProtocolError() | UnicodeEncodeError():
+            case aiohttp.ConnectionTimeoutError():
+                seconds = self.settings.connect_timeout
+                return self._unreachable(f"no connection within {seconds:g} s", status=504)
+            case aiohttp.ClientConnectorError():
+                return self._unreachable(reason(exc))
+            case aiohttp.ClientHttpProxyError():
+                return self._unreachable(f"the proxy answered {exc.status}")
+            case aiohttp.ClientPayloadError() if "decode" in str(exc):
+                return broken(self.name, "sent an answer that cannot be decompressed")
+            case ValueError() if not isinstance(exc, aiohttp.ClientError | ssl.SSLError):
                 return self._misconfigured(
                     "a header (api_key, headers) holds what HTTP cannot carry"
                 )
-            case httpx2.ConnectTimeout():
-                seconds = self.settings.connect_timeout
-                return self._unreachable(f"no connection within {seconds:g} s", status=504)
-            case httpx2.PoolTimeout():
-                most = self.settings.max_connections
-                why = f"all {most} connections are in use (max_connections)"
-                return self._unreachable(why, status=503)
-            case httpx2.ConnectError() | httpx2.ProxyError():
-                return self._unreachable(reason(exc))
-            case httpx2.DecodingError():
-                return broken(self.name, "sent an answer that cannot be decompressed")
             case _:
                 return broken(
                     self.name,
@@ -320,18 +336,36 @@ class Endpoint:
         what = f"cannot be asked: {why}"
         return broken(self.name, what, status=500, code=MISCONFIGURED)
 
-    def _status(self, response: httpx2.Response) -> InferenceError:
-        if response.is_redirect:
-            place = without_secrets(str(response.headers.get("location", "another place")))
+    async def _refusal(self, reply: Reply) -> InferenceError:
+        """What an answer with such a status says."""
+        if reply.status < 400:
+            place = without_secrets(str(reply.headers.get("location", "another place")))
             what = f"redirects to {place}: correct base_url, for a request is not sent twice"
             return broken(self.name, what, code=MISCONFIGURED)
-        body = response.content
+        body = await self._beginning(reply)
         for secret in self._secrets:
             body = body.replace(secret, HIDDEN.encode())
-        return refused(self.name, response.status_code, body, response.headers)
+        return refused(self.name, reply.status, body, reply.headers)
+
+    async def _beginning(self, reply: Reply) -> bytes:
+        """As much of a refusal as is worth reading; what breaks off has said enough."""
+        body = b""
+        try:
+            async for piece in reply:
+                body += piece
+                if len(body) > MOST_OF_A_REFUSAL:
+                    break
+        except InferenceError:
+            pass
+        return body
 
 
-def reason(exc: Exception) -> str:
+def reason(exc: aiohttp.ClientConnectorError) -> str:
     """Why no connection came about. Such errors name hosts and certificates, never headers."""
-    text = str(exc)
-    return "connection refused" if "connection attempts failed" in text.lower() else text
+    match exc.os_error:
+        case ConnectionRefusedError():
+            return "connection refused"
+        case ssl.SSLCertVerificationError() as wrong:
+            return f"its certificate is not trusted: {wrong.verify_message}"
+        case error:
+            return error.strerror or str(error) or type(error).__name__
