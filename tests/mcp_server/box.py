@@ -64,6 +64,9 @@ class Box:
     seen: list[tuple[str, Json]] = field(default_factory=list)
     clients: set[Connection] = field(default_factory=set)
     bus: InMemorySubscriptionBus = field(default_factory=InMemorySubscriptionBus)
+    restart: Callable[[], None] = lambda: None
+    """Forget every session and break every connection, as a restart does."""
+
     _news: anyio.Event = field(default_factory=anyio.Event)
 
     async def until(self, true: Callable[[], bool]) -> None:
@@ -153,6 +156,12 @@ async def running(box: Box) -> AsyncGenerator[str]:
     manager = StreamableHTTPSessionManager(box.server())
     app = Starlette(routes=[Route("/mcp", StreamableHTTPASGIApp(manager))])
     async with manager.run(), serving(app) as site:
+
+        def restart() -> None:
+            manager._server_instances.clear()
+            site.cut()
+
+        box.restart = restart
         yield f"{site.url}/mcp"
 
 

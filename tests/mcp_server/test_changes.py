@@ -169,6 +169,26 @@ async def test_what_is_below_a_watched_resource_belongs_to_it() -> None:
         assert client.told == []
 
 
+async def test_what_is_watched_and_the_log_level_outlive_a_reconnect() -> None:
+    uri = "notes://today"
+    box = Box(resources=[{"uri": uri, "name": "n"}], answers={"logging/setLevel": {}})
+    async with boxes("legacy", a=box) as house, wire(house) as client:
+        await watch(client, uri)
+        await client.ask("logging/setLevel", {"level": "debug"})
+        box.restart()
+        await box.until(lambda: len(box.asked("logging/setLevel")) == 2)
+        assert watched(box) == [uri, uri]
+        await box.updated(uri)
+        assert (await client.until_told(UPDATED))["uri"] == uri
+
+
+async def test_a_server_hears_that_the_roots_of_a_client_have_changed() -> None:
+    box = Box(tools=[tool("t")])
+    async with boxes("legacy", a=box) as house, wire(house, capabilities={"roots": {}}) as client:
+        await client.say({"method": "notifications/roots/list_changed"})
+        await box.until(lambda: bool(box.asked("notifications/roots/list_changed")))
+
+
 async def test_the_end_of_a_login_at_a_url_is_told_to_the_one_who_was_sent_there() -> None:
     async def send_away(context: Any, params: Json) -> Json:
         question = {
