@@ -79,11 +79,11 @@ def choose(
     """
     allowed = selections_of(caller, settings.toolsets)
     sets = toolsets_for(caller, settings)
-    prefix, progress = prefix_of(caller.toolset, sets), settings.tools.progress
+    prefix, progress = prefix_of(caller.toolset, settings), settings.tools.progress
     choice = Choice(dict(body), allowed, prefix, progress)
     for name in (toolset, alias_of(choice.body, sets)):
         if name is not None:
-            choice = choice.narrowed(of_name(name, sets), prefix_of(name, sets))
+            choice = choice.narrowed(of_name(name, sets), prefix_of(name, settings))
     if words := split(",".join(headers.getlist("x-mcp-toolset"))):
         choice = with_words(choice, limited(words, "X-MCP-Toolset"), sets)
     choice = with_extension(choice, sets)
@@ -106,7 +106,12 @@ def of_name(name: str, sets: Toolsets) -> Selection:
     return of_toolset(named(name, sets))
 
 
-def prefix_of(name: str | None, sets: Toolsets) -> PrefixPolicy | None:
+def prefix_of(name: str | None, settings: Settings) -> PrefixPolicy | None:
+    """The policy that a toolset brings, None when it leaves that to the general setting."""
+    return prefix_in(settings.toolsets, name)
+
+
+def prefix_in(sets: Toolsets, name: str | None) -> PrefixPolicy | None:
     toolset = sets.get(name) if name else None
     return toolset.prefix if toolset is not None and toolset.prefix != "collision" else None
 
@@ -124,7 +129,7 @@ def with_words(choice: Choice, words: list[str], sets: Toolsets) -> Choice:
     """Apply toolsets and patterns, or the one word `none`."""
     if words == [NO_TOOLS]:
         return choice.narrowed(of_name(NO_TOOLS, sets))
-    prefix = prefix_of(words[0], sets) if len(words) == 1 else None
+    prefix = prefix_in(sets, words[0]) if len(words) == 1 else None
     return choice.narrowed(selection_of_words(words, sets), prefix)
 
 
