@@ -19,6 +19,8 @@ from mcp_bridge.agent.calls import CallRunner, Caps
 from mcp_bridge.agent.loop import Agent
 from mcp_bridge.agent.memory import TurnMemory
 from mcp_bridge.agent.record import ConversationRecord, log_conversation
+from mcp_bridge.agent.sampling import Answerers
+from mcp_bridge.agent.waiting import Waiting
 from mcp_bridge.config.changes import Changes, diff
 from mcp_bridge.config.settings import McpServer, Settings
 from mcp_bridge.errors import RequestError
@@ -61,6 +63,7 @@ class Rules:
     inference: Inference
     doorkeeper: Doorkeeper
     agent: Agent
+    answerers: Answerers
     stored: StoredResults
     memory: TurnMemory
 
@@ -78,6 +81,7 @@ class Bridge:
         self._collisions: Mapping[str, tuple[str, ...]] = {}
         self._records = records
         self.runner = ToolRunner(records.call)
+        self.waiting = Waiting(tasks)
         self.rules = self._rules(settings, None)
         for name, server in settings.mcp_servers.items():
             self._wanted[name] = self._current[name] = self._start(name, server, self._changed)
@@ -208,9 +212,11 @@ class Bridge:
             caps=caps_of(settings.mcp_servers),
             parallel=settings.limits.max_parallel_calls,
         )
+        answerers = Answerers(inference, settings.sampling)
         agent = Agent(
             inference,
             calls,
+            answerers,
             stored,
             memory,
             limits=settings.limits,
@@ -218,7 +224,7 @@ class Bridge:
             record=self._records.conversation,
         )
         doorkeeper = Doorkeeper(settings.security.auth)
-        return Rules(settings, inference, doorkeeper, agent, stored, memory)
+        return Rules(settings, inference, doorkeeper, agent, answerers, stored, memory)
 
     # Connections.
 

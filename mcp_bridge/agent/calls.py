@@ -6,7 +6,7 @@ A failure is a result for the model and never touches its siblings.
 """
 
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -15,6 +15,7 @@ from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectSendStream
 
 from mcp_bridge.agent.convert import Readable, cut, readable
+from mcp_bridge.agent.elicitation import Put, Question
 from mcp_bridge.agent.events import ToolFinished, ToolProgress, ToolStarted
 from mcp_bridge.errors import (
     OutcomeUnknown,
@@ -35,6 +36,8 @@ from mcp_bridge.types import Caller, Json
 ToolEvent = ToolStarted | ToolProgress | ToolFinished
 MOST_NAMES = 40
 READ_MORE = "Read the rest with read_tool_result("
+MakeAnswerer = Callable[[Put], Answerer]
+"""Makes the answerer of one call; what it gets takes a question for the user to the loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class CallerSide:
     view: View
     door: str
     vision: bool
-    answerer: Answerer | None = None
+    answerer: MakeAnswerer | None = None
     meta: Json = field(default_factory=dict)
 
     def seeing(self, view: View) -> "CallerSide":
@@ -66,6 +69,10 @@ class Outcome:
         return cls(call, Readable(f"Error: this call was not run: {why}.", is_error=True))
 
 
+Told = ToolEvent | Outcome | Question
+"""What happens while calls run."""
+
+
 class CallRunner:
     """Runs the calls of a round through the ToolRunner and makes their results readable."""
 
@@ -80,10 +87,10 @@ class CallRunner:
 
     async def run(
         self, calls: Sequence[ModelCall], side: CallerSide, seconds: float, tasks: TaskGroup
-    ) -> AsyncGenerator[ToolEvent | Outcome]:
+    ) -> AsyncGenerator[Told]:
         """Yield what happens, and one Outcome for every call. Closing it cancels the calls."""
         limiter = anyio.CapacityLimiter(self._parallel)
-        send, receive = anyio.create_memory_object_stream[ToolEvent | Outcome](float("inf"))
+        send, receive = anyio.create_memory_object_stream[Told](float("inf"))
         scopes: list[anyio.CancelScope] = []
         try:
             for call in calls:
@@ -126,7 +133,7 @@ class CallRunner:
         context = CallContext(
             caller=side.caller,
             on_progress=job.progress,
-            answerer=side.answerer,
+            answerer=side.answerer(job.say) if side.answerer else None,
             meta=side.meta,
         )
         seconds = job.deadline - time.monotonic()
@@ -165,7 +172,7 @@ class Job:
         call: ModelCall,
         side: CallerSide,
         seconds: float,
-        tell: "MemoryObjectSendStream[ToolEvent | Outcome]",
+        tell: MemoryObjectSendStream[Told],
     ) -> None:
         self.call = call
         self.side = side
@@ -175,18 +182,18 @@ class Job:
 
     def begin(self, arguments: Json) -> None:
         self._began = time.monotonic()
-        self._say(ToolStarted(self.call.id, self.call.name, arguments))
+        self.say(ToolStarted(self.call.id, self.call.name, arguments))
 
     def progress(self, progress: float, total: float | None, message: str | None) -> None:
-        self._say(ToolProgress(self.call.id, self.call.name, progress, total, message))
+        self.say(ToolProgress(self.call.id, self.call.name, progress, total, message))
 
     def end(self, found: Readable, arguments: Json | None = None, *, was_cut: bool = False) -> None:
         seconds = time.monotonic() - self._began
         id, name = self.call.id, self.call.name
-        self._say(ToolFinished(id, name, arguments or {}, found.text, found.is_error, seconds))
-        self._say(Outcome(self.call, found, was_cut))
+        self.say(ToolFinished(id, name, arguments or {}, found.text, found.is_error, seconds))
+        self.say(Outcome(self.call, found, was_cut))
 
-    def _say(self, event: ToolEvent | Outcome) -> None:
+    def say(self, event: Told) -> None:
         # When the caller has left nobody listens, and the call is about to be cancelled.
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
             self.tell.send_nowait(event)

@@ -36,6 +36,9 @@ class Ask:
     door: str = "chat"
     answerer: Answerer | None = None
     meta: Json = field(default_factory=dict)
+    opening: Sequence[Json] = ()
+    depth: int = 0
+    elicits: bool = False
 
     @property
     def model(self) -> str:

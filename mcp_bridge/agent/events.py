@@ -1,13 +1,18 @@
 """What a conversation tells the door that asked, in this order:
 
 Started, then any number of Delta, ToolStarted, ToolProgress, ToolFinished, and one Finished.
-An error ends it by being raised.
+An error ends it by being raised. A conversation that may ask its user can end a turn with Asked
+instead of Finished, and begins again with Started when the answer is here.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mcp_bridge.types import Json
+
+if TYPE_CHECKING:
+    from mcp_bridge.agent.conversation import Ask
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,4 +69,24 @@ class Finished:
     last_chunks: tuple[Json, ...]
 
 
-Event = Started | Delta | ToolStarted | ToolProgress | ToolFinished | Finished
+@dataclass(slots=True, eq=False)
+class Asked:
+    """A tool's server asks the user: the turn ends like with Finished, its last text the question.
+
+    Whoever has the user's next message says `go_on` with it, and drives the conversation on.
+    """
+
+    completion: Json
+    last_chunks: tuple[Json, ...]
+    _next: "Ask | None" = None
+
+    def go_on(self, ask: "Ask") -> None:
+        self._next = ask
+
+    @property
+    def next(self) -> "Ask":
+        assert self._next is not None  # noqa: S101  # nobody drives it on without the answer
+        return self._next
+
+
+Event = Started | Delta | ToolStarted | ToolProgress | ToolFinished | Finished | Asked

@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from anyio.abc import TaskGroup
 
 from mcp_bridge.agent import progress
-from mcp_bridge.agent.calls import READ_MORE, CallerSide, CallRunner, Outcome
+from mcp_bridge.agent.calls import READ_MORE, CallerSide, CallRunner, MakeAnswerer, Outcome
+from mcp_bridge.agent.context import opened
 from mcp_bridge.agent.conversation import (
     Ask,
     Conversation,
@@ -28,18 +29,32 @@ from mcp_bridge.agent.conversation import (
     images_message,
     tool_message,
 )
-from mcp_bridge.agent.events import Delta, Event, Finished, Started
+from mcp_bridge.agent.elicitation import (
+    Elicitor,
+    Put,
+    Question,
+    Unclear,
+    question_text,
+    read_answer,
+    text_of,
+)
+from mcp_bridge.agent.events import Asked, Delta, Event, Finished, Started
 from mcp_bridge.agent.memory import HiddenTurn, TurnMemory
 from mcp_bridge.agent.quarantine import Quarantine, may_be_a_tool, probe, takes_no_tools
 from mcp_bridge.agent.record import ConversationRecord, log_conversation
-from mcp_bridge.agent.reply import Reply
+from mcp_bridge.agent.reply import Reply, summed
+from mcp_bridge.agent.sampling import Answerers
 from mcp_bridge.config.settings import Limits
 from mcp_bridge.errors import BridgeError, InferenceError
 from mcp_bridge.inference.answer import Answer, ModelCall, Opened, Part
 from mcp_bridge.inference.client import Inference
 from mcp_bridge.tools.catalog import Entry
+from mcp_bridge.tools.source import Answerer
 from mcp_bridge.tools.stored import StoredResults
 from mcp_bridge.types import Json
+
+MOST_ASKS = 2
+"""How often the user is asked the same; then the server hears that nobody answered."""
 
 GAVE_UP = {
     "max_rounds": "I stopped: the limit of rounds with tool calls was reached.",
@@ -64,6 +79,19 @@ class Turn:
     started: bool = False
     extension: Json = field(default_factory=dict)
     last_words: tuple[Json, ...] = ()
+    spent: Json | None = None
+
+    @property
+    def usage(self) -> Json | None:
+        """Of all requests that the conversation has gone through."""
+        return summed(self.spent, self.reply.usage)
+
+    def go_on(self, ask: Ask) -> None:
+        """The user's next message is here: from now on another request is answered."""
+        self.spent = self.usage
+        self.talk.ask = ask
+        self.reply = Reply(ask.model, self.talk.client_names)
+        self.started = False
 
 
 class Agent:
@@ -73,6 +101,7 @@ class Agent:
         self,
         inference: Inference,
         calls: CallRunner,
+        answerers: Answerers,
         stored: StoredResults,
         memory: TurnMemory,
         *,
@@ -82,6 +111,7 @@ class Agent:
     ) -> None:
         self._inference = inference
         self._calls = calls
+        self._answerers = answerers
         self._reader = Entry(stored.tools[0].name, stored.tools[0], stored)
         self._memory = memory
         self._quarantine = Quarantine()
@@ -113,13 +143,22 @@ class Agent:
             self._record(record_of(turn, outcome))
 
     def _begin(self, ask: Ask) -> Turn:
-        messages = self._memory.restore(ask.caller, ask.body["messages"])
+        restored = self._memory.restore(ask.caller, ask.body["messages"])
+        messages = opened(restored, ask.opening)
         talk = Conversation(ask, messages, self._limits)
         if any(was_cut(message) for message in messages):
             talk.offer(self._reader)
         vision = self._inference.sees_images(ask.model)
-        side = CallerSide(ask.caller, talk.view, ask.door, vision, ask.answerer, ask.meta)
+        answerer = self._answerer_for(ask)
+        side = CallerSide(ask.caller, talk.view, ask.door, vision, answerer, ask.meta)
         return Turn(talk, Reply(ask.model, talk.client_names), side)
+
+    def _answerer_for(self, ask: Ask) -> MakeAnswerer:
+        def make(put: Put) -> Answerer:
+            own = Elicitor(put) if ask.elicits else ask.answerer
+            return self._answerers.for_call(ask.model, own, ask.depth)
+
+        return make
 
     async def _round(self, turn: Turn, tasks: TaskGroup) -> AsyncGenerator[Event]:
         """One question to the model and the calls that follow."""
@@ -234,11 +273,40 @@ class Agent:
                 if isinstance(event, Outcome):
                     outcomes[event.call.id] = event
                     continue
+                if isinstance(event, Question):
+                    async with aclosing(self._ask_the_user(turn, event)) as told:
+                        async for one in told:
+                            yield one
+                    continue
                 yield event
                 if chunks := progress.shown(event, talk.ask.progress):
                     yield Delta(tuple(turn.reply.dress(chunk) for chunk in chunks))
         said = assistant_message(answer, calls)
         self._append(turn, said, [outcomes[call.id] for call in ours])
+
+    async def _ask_the_user(self, turn: Turn, question: Question) -> AsyncGenerator[Event]:
+        """End the turn with the question, and go on here when the next message is in."""
+        problem = ""
+        if turn.finished:
+            question.answer({"action": "cancel"})  # the turn ends with calls for the client
+            return
+        for _ in range(MOST_ASKS):
+            text = question_text(question, problem)
+            yield Delta(turn.reply.take(Answer({"role": "assistant", "content": text})))
+            usage = turn.talk.ask.wants_usage
+            asked = Asked(
+                turn.reply.completion("stop", {}), turn.reply.last_chunks("stop", {}, usage=usage)
+            )
+            yield asked
+            turn.go_on(asked.next)
+            yield Started({})
+            try:
+                said = text_of(asked.next.body["messages"][-1])
+                question.answer(read_answer(said, question.params))
+                return
+            except Unclear as exc:
+                problem = str(exc)
+        question.answer({"action": "cancel"})
 
     def _within_bounds(
         self, turn: Turn, calls: list[ModelCall]
@@ -270,7 +338,7 @@ class Agent:
             self._keep(turn, said, answers, images)
             return
         talk.messages += [said, *answers, *images]
-        talk.bounds.check(turn.reply.usage)
+        talk.bounds.check(turn.usage)
         turn.side = turn.side.seeing(talk.view)
 
     # What is kept for the follow-up request
@@ -317,7 +385,7 @@ def record_of(turn: Turn, outcome: str) -> ConversationRecord:
         rounds=bounds.rounds,
         calls=bounds.calls,
         seconds=time.monotonic() - turn.began,
-        usage=turn.reply.usage,
+        usage=turn.usage,
     )
 
 

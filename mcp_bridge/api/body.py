@@ -67,7 +67,7 @@ def check_chat(body: Json) -> None:
         RequestError: 400 with `param`.
     """
     check_model(body)
-    check_messages(body.get("messages"))
+    check_messages(body.get("messages"), opened=names_a_prompt(body))
     check_tools(body.get("tools"))
     check_flag(body, "stream")
     check_type(body.get("stream_options"), dict, "stream_options", "an object")
@@ -83,10 +83,16 @@ def check_model(body: Json) -> None:
         raise wrong("model", "the name of a model, such as one that GET /v1/models lists")
 
 
-def check_messages(messages: Any) -> None:
+def names_a_prompt(body: Json) -> bool:
+    extension = body.get("mcp")
+    return isinstance(extension, dict) and bool(extension.get("prompt"))
+
+
+def check_messages(messages: Any, *, opened: bool = False) -> None:
+    """Check them; a conversation that a prompt opens may have none of its own."""
     if not isinstance(messages, list):
         raise wrong("messages", "a list of messages")
-    if not messages:
+    if not messages and not opened:
         raise RequestError("messages must not be empty", param="messages")
     for number, message in enumerate(messages):
         check_message(message, f"messages[{number}]")

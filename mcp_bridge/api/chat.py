@@ -5,9 +5,9 @@ while it answers, for leaving stops the work (DESIGN 3.11), streamed or whole.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import anyio
@@ -16,8 +16,10 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from mcp_bridge.agent.context import NOTHING_WANTED, Library, with_reader
 from mcp_bridge.agent.conversation import Ask
-from mcp_bridge.agent.events import Delta, Finished, Started, ToolStarted
+from mcp_bridge.agent.events import Asked, Delta, Event, Finished, Started, ToolStarted
+from mcp_bridge.agent.sampling import DEPTH_HEADER, depth_of
 from mcp_bridge.api.body import check_chat, parse_object, read_body
 from mcp_bridge.api.selection import Choice, choose, is_side_request
 from mcp_bridge.api.strangers import server_of
@@ -25,11 +27,14 @@ from mcp_bridge.api.stream import StreamWriter, WholeWriter, Writer
 from mcp_bridge.bridge import Bridge
 from mcp_bridge.errors import BridgeError, RequestError
 from mcp_bridge.tools.catalog import EMPTY_VIEW, View
+from mcp_bridge.tools.source import CallContext
 from mcp_bridge.types import Caller, Json
 
 logger = logging.getLogger(__name__)
 
-RELAYED = frozenset({"traceparent", "tracestate", "baggage", "openai-beta", "http-referer"})
+RELAYED = frozenset(
+    {"traceparent", "tracestate", "baggage", "openai-beta", "http-referer", DEPTH_HEADER}
+)
 RELAYED_PREFIXES = ("x-openwebui-", "x-title")
 TRACE = ("traceparent", "tracestate", "baggage")
 
@@ -137,8 +142,7 @@ class Answering:
     async def run(self, tasks: TaskGroup) -> None:
         async with AsyncExitStack() as stack:
             view = await self._view(stack)
-            events = self.bridge.agent.run(self._ask(view), tasks)
-            async with aclosing(events):
+            async with aclosing(self._events(await self._ask(view), tasks)) as events:
                 async for event in events:
                     match event:
                         case Delta():
@@ -147,9 +151,15 @@ class Answering:
                             await self.writer.start(event.headers)
                         case ToolStarted():
                             await self.writer.busy()
-                        case Finished():
+                        case Finished() | Asked():
                             last = self.shape.chunks(event.last_chunks)
                             await self.writer.finish(self.shape.whole(event.completion), last)
+
+    def _events(self, ask: Ask, tasks: TaskGroup) -> AsyncGenerator[Event]:
+        if not ask.elicits:
+            return self.bridge.agent.run(ask, tasks)
+        ttl = self.bridge.settings.tools.memory_ttl
+        return self.bridge.waiting.run(ask, self.bridge.agent.run, ttl)
 
     async def _view(self, stack: AsyncExitStack) -> View:
         """The tools to add, which must not be offered to those who cannot use them."""
@@ -161,6 +171,8 @@ class Answering:
         if side and is_side_request(body, self.arrival.headers):
             return EMPTY_VIEW
         view = self.bridge.catalog.view(choice.selections, choice.prefix)
+        if settings.tools.read_resource:
+            view = with_reader(view, self._library())
         for stranger in choice.strangers:
             visit = self.bridge.visiting(*server_of(stranger), view)
             view = await stack.enter_async_context(visit)
@@ -172,16 +184,38 @@ class Answering:
             )
         return view
 
-    def _ask(self, view: View) -> Ask:
-        headers = self.arrival.headers
-        return Ask(
+    async def _ask(self, view: View) -> Ask:
+        headers, bridge = self.arrival.headers, self.bridge
+        ask = Ask(
             body=self.choice.body,
             caller=self.arrival.caller,
             view=view,
             headers=relayed(headers, self.arrival.request_id),
             progress=self.choice.progress,
             meta={name: headers[name] for name in TRACE if name in headers},
+            depth=depth_of(headers),
+            elicits=bridge.settings.tools.elicitation
+            and bool(view.entries)
+            and self.shape is CHAT
+            and not self.choice.strangers  # their connections end with the request
+            and not bridge.waiting.full,
         )
+        return replace(ask, opening=await self._opening(ask))
+
+    async def _opening(self, ask: Ask) -> list[Json]:
+        """The messages of the prompt and the resources that the request wants."""
+        side = self.bridge.settings.tools.side_requests
+        if self.choice.wanted == NOTHING_WANTED or (
+            side and is_side_request(ask.body, self.arrival.headers)
+        ):
+            return []
+        answerer = self.bridge.rules.answerers.for_call(ask.model, depth=ask.depth)
+        context = CallContext(caller=ask.caller, answerer=answerer, meta=ask.meta)
+        vision = self.bridge.inference.sees_images(ask.model)
+        return await self._library().opening(self.choice.wanted, context, vision=vision)
+
+    def _library(self) -> Library:
+        return Library(self.bridge.connections.values(), self.choice.selections)
 
 
 def relayed(headers: Headers, request_id: str) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from starlette.datastructures import Headers
 
+from mcp_bridge.agent.context import NOTHING_WANTED, Wanted
 from mcp_bridge.config.settings import PrefixPolicy, Progress, Settings, Toolset
 from mcp_bridge.errors import RequestError
 from mcp_bridge.policy.access import (
@@ -27,7 +28,9 @@ from mcp_bridge.types import Caller, Json
 
 NO_TOOLS = "none"
 MODES: tuple[Progress, ...] = ("off", "reasoning", "openwebui")
-EXTENSION = frozenset({"toolset", "toolsets", "tools", "servers", "progress"})
+EXTENSION = frozenset(
+    {"toolset", "toolsets", "tools", "servers", "progress", "prompt", "resources"}
+)
 MOST_PATTERNS = 256
 LONGEST_PATTERN = 256
 
@@ -63,6 +66,7 @@ class Choice:
     progress: Progress = "off"
     asked: bool = False
     strangers: tuple[Json, ...] = field(default=())
+    wanted: Wanted = NOTHING_WANTED
 
     def narrowed(self, selection: Selection, prefix: PrefixPolicy | None = None) -> "Choice":
         selections = (*self.selections, selection)
@@ -84,6 +88,7 @@ def choose(
     for name in (toolset, alias_of(choice.body, sets)):
         if name is not None:
             choice = choice.narrowed(of_name(name, sets), prefix_of(name, settings))
+            choice = with_default_prompt(choice, sets.get(name))
     if words := split(",".join(headers.getlist("x-mcp-toolset"))):
         choice = with_words(choice, limited(words, "X-MCP-Toolset"), sets)
     choice = with_extension(choice, sets)
@@ -158,7 +163,14 @@ def with_extension(choice: Choice, sets: Toolsets) -> Choice:
         choice = choice.narrowed(parse_selection([f"{name}:*" for name in servers]))
     if (mode := value.get("progress")) is not None:
         choice = replace(choice, progress=progress_mode(mode, "mcp.progress"))
-    return choice
+    return replace(choice, wanted=Wanted.of(value).or_else(choice.wanted))
+
+
+def with_default_prompt(choice: Choice, toolset: Toolset | None) -> Choice:
+    """The prompt of a toolset that the URL or the model's name chose."""
+    if toolset is None or toolset.prompt is None:
+        return choice
+    return replace(choice, wanted=Wanted(toolset.prompt, toolset.prompt_arguments))
 
 
 def strings(value: Any, param: str) -> list[str] | None:

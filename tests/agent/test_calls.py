@@ -7,7 +7,7 @@ from contextlib import aclosing
 import anyio
 import pytest
 
-from mcp_bridge.agent.calls import CallerSide, CallRunner, Caps, Outcome, ToolEvent
+from mcp_bridge.agent.calls import CallerSide, CallRunner, Caps, Outcome, Told
 from mcp_bridge.agent.events import ToolFinished, ToolProgress, ToolStarted
 from mcp_bridge.errors import (
     OutcomeUnknown,
@@ -52,9 +52,9 @@ async def run(
     where: CallerSide,
     using: CallRunner | None = None,
     seconds: float = 5,
-) -> list[ToolEvent | Outcome]:
+) -> list[Told]:
     """Everything that is told while these calls run."""
-    seen: list[ToolEvent | Outcome] = []
+    seen: list[Told] = []
     with anyio.fail_after(10):
         async with anyio.create_task_group() as tasks:
             events = (using or runner()).run(calls, where, seconds, tasks)
@@ -63,7 +63,7 @@ async def run(
     return seen
 
 
-def outcomes(events: Sequence[ToolEvent | Outcome]) -> dict[str, Outcome]:
+def outcomes(events: Sequence[Told]) -> dict[str, Outcome]:
     found = [event for event in events if isinstance(event, Outcome)]
     by_id = {outcome.call.id: outcome for outcome in found}
     assert len(by_id) == len(found), "each call is answered once"

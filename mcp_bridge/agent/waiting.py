@@ -1,0 +1,147 @@
+"""Conversations that wait for their user while a tool call goes on.
+
+Theory of operation. When a server asks the user something, the loop yields Asked: the turn ends
+with the question, but the loop's generator is not closed, and the call goes on. The generator waits
+here, suspended, until the user's next message comes in; then it is driven on by that request. So
+the calls of such a conversation cannot run in the task group of a request: each conversation has a
+host, a task of the bridge that owns them from the first request to the last, and ends them when
+the answer does not come in time.
+
+The next message is recognised by the caller, what the users said before, and the question's number,
+which stands in its text. The rest of a history is as the client likes it: some split a message
+where a tool was shown.
+"""
+
+import logging
+import math
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, field
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+
+from mcp_bridge.agent.conversation import Ask
+from mcp_bridge.agent.elicitation import number_in, text_of
+from mcp_bridge.agent.events import Asked, Event
+from mcp_bridge.agent.memory import UserDigest
+from mcp_bridge.types import Caller, Json
+
+logger = logging.getLogger(__name__)
+
+LONGEST_WAIT = 600.0
+MOST_WAITING = 1000
+
+Key = tuple[str, str, str | None]
+"""Caller, what the users said before, and the question's number."""
+
+Run = Callable[[Ask, TaskGroup], AsyncGenerator[Event]]
+"""The loop: `Agent.run`."""
+
+
+@dataclass(slots=True, eq=False)
+class Talk:
+    """A conversation that may wait: its events, and what it waits for."""
+
+    events: AsyncGenerator[Event]
+    over: anyio.Event = field(default_factory=anyio.Event)
+    patience: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    asked: Asked | None = None
+
+
+class Waiting:
+    """All conversations whose servers may ask the user. `tasks` is the bridge's own group."""
+
+    def __init__(self, tasks: TaskGroup) -> None:
+        self._tasks = tasks
+        self._parked: dict[Key, Talk] = {}
+
+    def __len__(self) -> int:
+        return len(self._parked)
+
+    @property
+    def full(self) -> bool:
+        """Whether no more questions may be asked."""
+        return len(self._parked) >= MOST_WAITING
+
+    async def run(self, ask: Ask, run: Run, ttl: float) -> AsyncGenerator[Event]:
+        """The events of a conversation: of the one that `ask` answers a question of, or a new one.
+
+        It ends with Finished, or with Asked, and then waits for its user for `ttl` seconds.
+
+        Raises:
+            InferenceError: as `Agent.run`.
+        """
+        talk = self._resumed(ask) or await self._tasks.start(self._host, run, ask)
+        parked = was_told = False
+        try:
+            async for event in talk.events:
+                if isinstance(event, Asked):
+                    # Before it is written: the answer may be here sooner than we are back.
+                    self._park(talk, ask, event, min(ttl, LONGEST_WAIT))
+                    parked = True
+                yield event
+                if parked:
+                    was_told = True
+                    return
+        finally:
+            if not parked or (not was_told and self._unpark(talk)):
+                talk.over.set()
+                await talk.events.aclose()
+
+    async def _host(self, run: Run, ask: Ask, *, task_status: TaskStatus[Talk]) -> None:
+        """Own the calls of a conversation until it is over."""
+        try:
+            async with anyio.create_task_group() as calls:
+                talk = Talk(run(ask, calls))
+                task_status.started(talk)
+                try:
+                    with talk.patience:
+                        await talk.over.wait()
+                finally:
+                    await self._close(talk, ask.caller)
+                    calls.cancel_scope.cancel()
+        except Exception:  # boundary: one conversation must not end the bridge
+            logger.exception("the calls of a conversation failed in an unexpected way")
+
+    async def _close(self, talk: Talk, caller: Caller) -> None:
+        if self._unpark(talk):
+            logger.info("a question to %s was not answered in time; its call ends", caller.name)
+            with anyio.CancelScope(shield=True):
+                await talk.events.aclose()
+
+    def _park(self, talk: Talk, ask: Ask, asked: Asked, ttl: float) -> None:
+        said = asked.completion["choices"][0]["message"]
+        key = key_of(ask.caller, ask.body["messages"], said)
+        talk.asked = asked
+        talk.patience.deadline = anyio.current_time() + ttl
+        self._parked[key] = talk
+
+    def _unpark(self, talk: Talk) -> bool:
+        """Whether it was still waiting; it is not any more."""
+        for key, parked in self._parked.items():
+            if parked is talk:
+                del self._parked[key]
+                return True
+        return False
+
+    def _resumed(self, ask: Ask) -> Talk | None:
+        """The conversation in which a question was asked that the last message answers."""
+        messages: list[Json] = ask.body["messages"]
+        if [message.get("role") for message in messages[-2:]] != ["assistant", "user"]:
+            return None
+        talk = self._parked.pop(key_of(ask.caller, messages[:-2], messages[-2]), None)
+        if talk is None or talk.asked is None or talk.patience.cancel_called:
+            return None
+        talk.patience.deadline = math.inf
+        talk.asked.go_on(ask)
+        talk.asked = None
+        return talk
+
+
+def key_of(caller: Caller, before: Sequence[Json], said: Json) -> Key:
+    """What an answer is recognised by: who gives it, where, and what it answers."""
+    users = UserDigest()
+    for message in before:
+        if message.get("role") == "user":
+            users.hear(message)
+    return caller.name, users.value(), number_in(text_of(said))
