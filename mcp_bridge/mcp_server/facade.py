@@ -291,7 +291,7 @@ class Facade:
             key, place = "uri", next(iter(offer.places(str(ref.get("uri")))), None)
         if place is None:
             raise MCPError(INVALID_PARAMS, f"Unknown {key}: {ref.get(key)}")
-        if "completions" not in place.connection.capabilities:
+        if place.connection.capabilities.get("completions") is None:
             return {"completion": {"values": [], "total": 0, "hasMore": False}}
         sent = {**params, "ref": {**ref, key: place.own}}
         return await self._request(client, "completion/complete", sent, place.connection)

@@ -154,7 +154,13 @@ async def test_resources_with_the_same_uri_are_both_there() -> None:
         resources=[{"uri": uri, "name": "n"}],
         answers={
             uri: contents(uri, "two"),
-            "link": {"content": [{"type": "resource_link", "uri": uri, "name": "n"}]},
+            "link": {
+                "content": [
+                    {"type": "resource_link", "uri": uri, "name": "n"},
+                    {"type": "resource", "resource": {"uri": uri, "text": "two"}},
+                    {"type": "resource_link", "uri": "notes://other", "name": "o"},
+                ]
+            },
         },
     )
     async with boxes(one=one, two=two) as house, wire(house) as client:
@@ -162,8 +168,9 @@ async def test_resources_with_the_same_uri_are_both_there() -> None:
         assert listed == [uri, "mcp-bridge://two/notes://today"]
         read = await client.ask("resources/read", {"uri": listed[1]})
         assert read["contents"][0] == {"uri": listed[1], "text": "two"}
-        linked = (await client.call("link"))["content"][0]["uri"]
-        assert linked == listed[1]
+        link, embedded, other = (await client.call("link"))["content"]
+        assert link["uri"] == embedded["resource"]["uri"] == listed[1]
+        assert other["uri"] == "notes://other"
         assert (await client.ask("resources/read", {"uri": uri}))["contents"][0]["text"] == "one"
 
 
@@ -200,6 +207,73 @@ async def test_completion_is_asked_where_the_prompt_is(version: str) -> None:
         got = await client.ask("completion/complete", {"ref": ref, **question})
         assert got["completion"] == answer["completion"]
     assert two.asked("completion/complete")[0]["ref"]["name"] == "p"
+
+
+@both_eras
+async def test_what_does_not_exist_is_refused_by_name(version: str) -> None:
+    async with boxes(a=Box(tools=[tool("t")])) as house, wire(house, version) as client:
+        asked = [
+            ("prompts/get", {"name": "gone"}, "Unknown prompt: gone"),
+            ("completion/complete", completion("ref/prompt", name="gone"), "Unknown name: gone"),
+        ]
+        for method, params, words in asked:
+            with pytest.raises(Refused) as refused:
+                await client.ask(method, params)
+            assert refused.value.error["code"] == -32602
+            assert refused.value.error["message"] == words
+
+
+@pytest.mark.parametrize(("version", "code"), [(OLD, -32002), (NEW, -32602)])
+async def test_a_resource_that_nobody_has_is_refused_in_the_words_of_the_era(
+    version: str, code: int
+) -> None:
+    async with boxes() as house, wire(house, version) as client:
+        with pytest.raises(Refused) as refused:
+            await client.ask("resources/read", {"uri": "gone://x"})
+    assert refused.value.error["code"] == code
+    assert refused.value.error["data"] == {"uri": "gone://x"}
+
+
+async def test_a_server_that_completes_nothing_suggests_nothing() -> None:
+    template = {"uriTemplate": "db://{table}", "name": "t"}
+    box = Box(templates=[template], capabilities={"completions": None})
+    async with boxes("legacy", a=box) as house, wire(house) as client:
+        ref = completion("ref/resource", uri="db://{table}")
+        answer = await client.ask("completion/complete", ref)
+    assert answer["completion"] == {"values": [], "total": 0, "hasMore": False}
+
+
+def completion(kind: str, **ref: str) -> Json:
+    return {"ref": {"type": kind, **ref}, "argument": {"name": "x", "value": ""}}
+
+
+async def test_a_template_that_we_cannot_read_does_not_hide_the_others() -> None:
+    templates = [
+        {"uriTemplate": "x://{open", "name": "bad"},
+        {"uriTemplate": "y://{a}", "name": "y"},
+    ]
+    box = Box(templates=templates, answers={"y://1": contents("y://1", "one")})
+    async with boxes(a=box) as house, wire(house) as client:
+        listed = (await client.ask("resources/templates/list"))["resourceTemplates"]
+        assert listed == templates
+        read = await client.ask("resources/read", {"uri": "y://1"})
+        assert read["contents"][0]["text"] == "one"
+
+
+async def test_a_toolset_that_goes_away_takes_its_tools_along() -> None:
+    keys = [{"key": "k", "name": "ada", "toolset": "mine"}]
+    settings: Json = {
+        "toolsets": {"mine": {"include": ["a:*"]}},
+        "security": {"auth": {"enabled": True, "api_keys": keys}},
+    }
+    box = Box(tools=[tool("t")], answers={"t": text("1")})
+    async with boxes(settings=settings, a=box) as house, wire(house, key="k") as client:
+        await client.call("t")
+        before = house.bridge.settings
+        house.bridge.apply(before.model_copy(update={"toolsets": {}}))
+        with pytest.raises(Refused) as refused:
+            await client.call("t")
+    assert "toolset" in refused.value.error["message"]
 
 
 # Pages, words about itself, what is not known.
