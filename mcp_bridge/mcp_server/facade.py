@@ -77,6 +77,10 @@ STARTING_SECONDS = 10.0
 """How long, after the door has opened, requests wait for servers that still start: many clients
 list tools once, and never again."""
 
+HELLO = ("initialize", "server/discover")
+HELLO_SECONDS = 2.0
+"""How long they wait: some clients give up soon."""
+
 STOPPING_SECONDS = 0.5
 LEVEL_SECONDS = 5.0
 """How long a client waits for servers to hear of a new log level."""
@@ -143,7 +147,8 @@ class Facade:
             return None
         if ctx.method == "ping":
             return await call_next(ctx)
-        await self._ready.wait()
+        with anyio.move_on_after(HELLO_SECONDS if ctx.method in HELLO else None):
+            await self._ready.wait()
         if ctx.method == "initialize":
             return await self._initialize(ctx, call_next)
         with in_mcp_words():
@@ -302,10 +307,11 @@ class Facade:
         owner = self._task_owners.get(task) if isinstance(task, str) else None
         if owner is not None and owner.visit == client.visit:
             return await self._request(client, method, params, owner.connection)
-        connections = self.offers.of(client.visit).connections
-        if task is not None or len(connections) != 1 or method.startswith("tasks/"):
+        offer = self.offers.of(client.visit)
+        only = offer.connections[0] if len(offer.connections) == 1 else None
+        if only is None or only.name not in offer.whole or method.startswith("tasks/"):
             raise MCPError(METHOD_NOT_FOUND, f"Method not found: {method}", method)
-        return await self._request(client, method, params, connections[0])
+        return await self._request(client, method, params, only)
 
     def _remember_task(self, client: Client, source: ToolSource, result: Json) -> None:
         task = result.get("task")

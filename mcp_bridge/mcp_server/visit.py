@@ -8,6 +8,7 @@ server's is changed, for everybody alike: a tool or a prompt becomes `server__na
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import cached_property
 from urllib.parse import quote
 
@@ -48,7 +49,10 @@ class Place:
 
 
 class Offer:
-    """Everything that one visit is offered at one moment. Never changes."""
+    """Everything that one visit is offered at one moment. Never changes.
+
+    `whole` names the servers of which nothing is kept from the visit.
+    """
 
     def __init__(
         self,
@@ -57,9 +61,11 @@ class Offer:
         prompts: Mapping[str, Place],
         resources: Mapping[str, Place],
         templates: Mapping[str, Place],
+        whole: frozenset[str],
     ) -> None:
         self._view = view
         self.connections = tuple(connections)
+        self.whole = whole
         self.tools = {shown_name(entry): entry for entry in view.entries}
         self.prompts = prompts
         self.resources = resources
@@ -158,7 +164,14 @@ class Offers:
             table(lambda c: c.prompts, "name"),
             table(lambda c: c.resources, "uri"),
             table(lambda c: c.resource_templates, "uriTemplate"),
+            frozenset(name for name in seen if all(allows_all(s, name) for s in selections)),
         )
+
+
+def allows_all(selection: Selection, server: str) -> bool:
+    """Whether nothing of a server is left out."""
+    taken = any(fnmatchcase(server, pattern.server) for pattern in selection.exclude)
+    return not taken and selection.allows(server, "*")
 
 
 def _selections(visit: Visit, settings: Settings) -> tuple[Selection, ...]:

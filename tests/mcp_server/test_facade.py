@@ -316,6 +316,24 @@ async def test_a_method_nobody_knows_goes_to_the_only_server_there_is(version: s
     assert refused.value.error["code"] == -32601
 
 
+async def test_a_key_for_a_part_of_a_server_does_not_reach_around_it() -> None:
+    box = Box(tools=[tool("one"), tool("two")], answers={"vendor/paint": {"colour": "blue"}})
+    keys = [
+        {"key": "part", "name": "a", "tools": ["a:one"]},
+        {"key": "less", "name": "b", "tools": ["!a:two"]},
+        {"key": "all", "name": "c", "tools": ["a:*"]},
+    ]
+    settings = {"security": {"auth": {"enabled": True, "api_keys": keys}}}
+    async with boxes(settings=settings, a=box) as house:
+        for key in ("part", "less"):
+            async with wire(house, key=key) as client:
+                with pytest.raises(Refused) as refused:
+                    await client.ask("vendor/paint")
+                assert refused.value.error["code"] == -32601
+        async with wire(house, key="all") as client:
+            assert (await client.ask("vendor/paint"))["colour"] == "blue"
+
+
 async def test_a_task_belongs_to_the_one_who_began_it() -> None:
     one = Box(tools=[tool("slow")], answers={"tasks/get": {"taskId": "t1", "status": "working"}})
     one.answers["slow"] = {"task": {"taskId": "t1", "status": "working"}}
