@@ -25,7 +25,9 @@ from mcp_types import (
 
 from mcp_bridge.types import Json
 from tests.conformance.everything import Witness, everything_app
+from tests.fakes import ScriptedInference, answer
 from tests.mcp_server.running import PATIENCE, House, house, serving, transport
+from tests.mcp_server.running import client as connected
 
 FRONTS = [
     (kind, era) for kind in ("http", "sse", "websocket", "stdio") for era in ("legacy", "modern")
@@ -187,6 +189,37 @@ async def test_a_call_that_is_cancelled_in_front_is_cancelled_behind(
         with anyio.CancelScope(shield=True), anyio.fail_after(PATIENCE):
             await opened.witness.cancelled.wait()
     assert opened.witness.cancelled.is_set()
+
+
+@pytest.mark.parametrize("mode", ["caller-then-bridge", "bridge"])
+@pytest.mark.parametrize("behind", BEHIND)
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+async def test_the_bridge_answers_sampling_that_the_client_does_not(
+    era: str, behind: str, mode: str
+) -> None:
+    """And the client is still asked what only it can answer."""
+    person = Person()
+    callbacks: Json = {"elicitation_callback": person.fill_in, "list_roots_callback": person.roots}
+    if mode == "bridge":
+        callbacks["sampling_callback"] = person.sample
+    async with (
+        everything_app() as app,
+        serving(app) as site,
+        ScriptedInference(then=answer("Rome"), models=("m",)) as models,
+    ):
+        servers = {"e": {"url": f"{site.url}/mcp", "transport": "http", "protocol": behind}}
+        settings = {
+            "inference_server": {"base_url": models.base_url},
+            "sampling": {"models": [{"model": "m"}], "answer": mode},
+        }
+        async with (
+            house(servers, **settings) as opened,
+            connected("http", opened.url, era, **callbacks) as client,
+        ):
+            sampled = await client.call_tool("test_sampling", {"prompt": "Capital?"})
+            several = await client.call_tool("test_input_required_result_multiple_inputs")
+    assert text(sampled) == "LLM response: Rome"
+    assert all(word in text(several) for word in ("Rome", "Ada", "file:///home/ada"))
 
 
 @pytest.mark.parametrize("behind", BEHIND)
