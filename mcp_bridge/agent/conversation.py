@@ -11,10 +11,10 @@ import orjson
 from mcp_bridge.agent.calls import Outcome
 from mcp_bridge.agent.memory import calls_of
 from mcp_bridge.config.settings import Limits, Progress, SchemaProfile
+from mcp_bridge.exact import text_of
 from mcp_bridge.inference.answer import Answer, ModelCall
 from mcp_bridge.tools.arguments import BadArguments, parse
 from mcp_bridge.tools.catalog import EMPTY_VIEW, Entry, View, hashed, legal
-from mcp_bridge.tools.exact import dumps
 from mcp_bridge.tools.source import Answerer
 from mcp_bridge.types import Caller, Json
 
@@ -25,7 +25,9 @@ class Ask:
 
     `body` is the chat request as the client sent it, less the bridge's own extension fields and
     with the model's plain name. `view` holds the tools to add (empty: none). `headers` go to the
-    inference server as they are.
+    inference server as they are. `opening` are messages that the client does not know, from a
+    prompt or resources. `depth` tells how deep in sampling this is asked. `elicits`: the user may
+    be asked in the chat, so the loop runs in `Waiting`; else `answerer` answers what it can.
     """
 
     body: Json
@@ -233,9 +235,9 @@ def valid(arguments: str) -> str:
     except orjson.JSONDecodeError:
         pass
     try:
-        return dumps(parse(arguments, {}))  # what the tool was called with
+        return text_of(parse(arguments, {}))  # what the tool was called with
     except BadArguments:
-        return dumps({"invalid_arguments": arguments[:2000]})
+        return text_of({"invalid_arguments": arguments[:2000]})
 
 
 def tool_message(outcome: Outcome) -> Json:
