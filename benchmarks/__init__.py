@@ -1,0 +1,1 @@
+"""The speed that the project claims, measured: `scripts/bench` (docs/performance.md)."""

@@ -1,0 +1,238 @@
+"""The `/mcp` door: what a tool call and a list cost through the bridge, and directly."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import anyio
+from mcp import StdioServerParameters
+from mcp.client import Client
+
+from benchmarks import targets
+from benchmarks.load import Plan
+from benchmarks.measure import Cell, measure
+from benchmarks.processes import ROOT, Watched, await_url, cores, free_port, get, python, started
+from benchmarks.report import Table
+from benchmarks.scenarios import ECHOED
+from benchmarks.servers.least import ECHO
+from benchmarks.suite import USERS, Bench, progress
+from benchmarks.targets import Target
+
+MODERN, LEGACY = "2026-07-28", "2025-11-25"
+ACCEPT = {"accept": "application/json, text/event-stream"}
+PLACE = "/mcp"
+REST = "REST"
+OVER_HTTP = "SDK server over HTTP"
+LIST_SIZE = 500
+STDIO_CALLS = 1500
+CLIENT = {"name": "bench", "version": "1"}
+
+Request = tuple[str, Mapping[str, str], Any]
+"""A path, headers and a body."""
+
+
+def modern(target: Target, method: str, params: Mapping[str, Any], path: str = PLACE) -> Request:
+    """A request of the era without sessions."""
+    about = "io.modelcontextprotocol"
+    meta = {
+        f"{about}/protocolVersion": MODERN,
+        f"{about}/clientInfo": CLIENT,
+        f"{about}/clientCapabilities": {},
+    }
+    headers = {**ACCEPT, **target.headers, "mcp-protocol-version": MODERN, "mcp-method": method}
+    if "name" in params:
+        headers["mcp-name"] = params["name"]
+    return path, headers, _message(method, {**params, "_meta": meta})
+
+
+def legacy(target: Target, method: str, params: Mapping[str, Any], path: str = PLACE) -> Request:
+    """A request within a session, which this opens."""
+    url = target.url.removesuffix("/v1") + path
+    headers = {**ACCEPT, **target.headers}
+    hello = {"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": CLIENT}
+    _, answered = get(url, headers, {**_message("initialize", hello), "id": "hello"})
+    headers |= {"mcp-session-id": answered["mcp-session-id"], "mcp-protocol-version": LEGACY}
+    get(url, headers, {"jsonrpc": "2.0", "method": "notifications/initialized"})
+    return path, headers, _message(method, params)
+
+
+def _message(method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    # Each user has an id of its own, for they share a session.
+    return {"jsonrpc": "2.0", "id": "user-@user@", "method": method, "params": dict(params)}
+
+
+def plan_of(target: Target, request: Request, contains: str) -> Plan:
+    path, headers, body = request
+    return Plan(
+        host=target.host,
+        port=target.port,
+        path=path,
+        headers=dict(headers),
+        body=json.dumps(body),
+        users=USERS,
+        count=0,
+        contains=contains,
+    )
+
+
+def measured(bench: Bench, what: str, target: Target, request: Request, contains: str) -> Cell:
+    progress(f"{what}")
+    cell = measure(bench.load, target, plan_of(target, request, contains), bench.seconds)
+    return bench.checked(what, cell)
+
+
+# Calls
+
+
+def calls(bench: Bench) -> Table:
+    """`tools/call` of an echo, each door with each kind of server behind."""
+    table = Table(
+        f"tools/call, {USERS} at a time",
+        ["calls/s", "CPU per call (ms)", "of direct"],
+        notes="CPU: of the bridge; in the rows of direct calls of the server (over HTTP) or of the "
+        "SDK's client (over stdio).",
+    )
+    with sdk_server() as sdk:
+        direct = {era: direct_call(bench, sdk, era, table) for era in (MODERN, LEGACY)}
+        over_stdio(bench, table)
+        through(bench, table, sdk, direct)
+    return table
+
+
+def direct_call(bench: Bench, sdk: Target, era: str, table: Table) -> float:
+    what = f"SDK server over HTTP, directly, {era}"
+    make = modern if era == MODERN else legacy
+    request = make(sdk, "tools/call", call_of("sdk_echo"))
+    cell = measured(bench, what, sdk, request, ECHOED)
+    table.add(what, (cell.measured.per_second, cell.cpu_ms, None))
+    return cell.measured.per_second
+
+
+def call_of(tool: str) -> dict[str, Any]:
+    return {"name": tool, "arguments": {"text": "hello"}}
+
+
+def through(bench: Bench, table: Table, sdk: Target, direct: Mapping[str, float]) -> None:
+    """The calls through the bridge."""
+    for name, (tool, server) in behind(sdk).items():
+        with targets.bridge(
+            bench.folder, bench.direct, {"a": {**server, "required": True}}
+        ) as ours:
+            for door, request in doors(ours, tool).items():
+                what = f"through {door if door == REST else f'/mcp {door}'}, {name} behind"
+                cell = measured(bench, what, ours, request, ECHOED)
+                share = cell.measured.per_second / direct[door] if door in direct else None
+                if share is None or name != OVER_HTTP:
+                    table.add(what, (cell.measured.per_second, cell.cpu_ms, None))
+                    continue
+                table.add(what, (cell.measured.per_second, cell.cpu_ms, f"{share:.2f}"))
+                bench.goal(f"direct calls/s, times those {what}", 1 / share, 1 / 0.7)
+
+
+def behind(sdk: Target) -> dict[str, tuple[str, dict[str, Any]]]:
+    """The servers that a bridge is put in front of: the name of their echo, and their entry."""
+    env = {"BENCH_CORES": ",".join(map(str, cores()[1])), "PYTHONPATH": str(ROOT)}
+    command = python("benchmarks.servers.sdk", "stdio")
+    sdk_stdio = {"command": command[0], "args": command[1:], "env": env}
+    return {
+        OVER_HTTP: ("sdk_echo", {"url": sdk.url.removesuffix("/v1") + PLACE}),
+        "lean server over stdio": ("a_echo", targets.echo_server("a", 10)),
+        "SDK server over stdio": ("sdk_echo", sdk_stdio),
+    }
+
+
+def doors(ours: Target, tool: str) -> dict[str, Request]:
+    call = call_of(tool)
+    rest = (f"/mcp/tools/{tool}/call", ours.headers, call["arguments"])
+    return {
+        MODERN: modern(ours, "tools/call", call),
+        LEGACY: legacy(ours, "tools/call", call),
+        REST: rest,
+    }
+
+
+@contextmanager
+def sdk_server() -> Generator[Target]:
+    """The SDK's server over HTTP, on the core of servers."""
+    port = free_port()
+    command = python("benchmarks.servers.sdk", "http", "--port", str(port))
+    with started(command, cores()[0]) as process:
+        target = Target("sdk", f"http://127.0.0.1:{port}/v1", process)
+        _, headers, body = modern(target, "tools/list", {})
+        await_url(f"http://127.0.0.1:{port}{PLACE}", process, headers, body)
+        yield target
+
+
+# Over stdio, with the SDK's client
+
+
+def over_stdio(bench: Bench, table: Table) -> None:
+    lean = [sys.executable, "-I", "-S", str(ECHO), "a", "10"]
+    sdk = python("benchmarks.servers.sdk", "stdio")
+    for name, tool, server in (("lean", "a_echo", lean), ("SDK", "sdk_echo", sdk)):
+        what = f"{name} server over stdio, directly with the SDK's client"
+        progress(what)
+        count = STDIO_CALLS // (5 if bench.quick else 1)
+        command = python("benchmarks.door", tool, str(count), *server)
+        env = {"BENCH_CORES": ",".join(map(str, cores()[1])), "PYTHONPATH": str(ROOT)}
+        with started(command, cores()[0], env=env, talk=True) as process:
+            assert process.popen.stdout is not None
+            told = json.loads(process.popen.stdout.readline())
+        table.add(what, (told["per_second"], told["cpu_ms"], None))
+
+
+async def call_over_stdio(tool: str, count: int, command: list[str]) -> dict[str, float]:
+    """Call a stdio server as any client does that is made with the SDK."""
+    server = StdioServerParameters(command=command[0], args=command[1:], env=dict(os.environ))
+    us = Watched((os.getpid(),))
+    async with Client(server) as client:
+
+        async def user(calls: int) -> None:
+            for _ in range(calls):
+                result = await client.call_tool(tool, {"text": "hello"})
+                assert not result.is_error
+
+        await user(50)
+        cpu, began = us.cpu(), time.perf_counter()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(USERS):
+                tasks.start_soon(user, count // USERS)
+        done = count // USERS * USERS
+        seconds = time.perf_counter() - began
+        return {"per_second": done / seconds, "cpu_ms": (us.cpu() - cpu) * 1000 / done}
+
+
+# Lists
+
+
+def lists(bench: Bench) -> Table:
+    """`tools/list` of many tools."""
+    table = Table(f"tools/list of {LIST_SIZE} tools through /mcp", ["lists/s", "CPU (ms)"])
+    servers = {"a": targets.echo_server("a", LIST_SIZE)}
+    with targets.bridge(bench.folder, bench.direct, servers) as ours:
+        for era, make in ((MODERN, modern), (LEGACY, legacy)):
+            request = make(ours, "tools/list", {})
+            what = f"tools/list, {era}"
+            cell = measured(bench, what, ours, request, f'"a_tool_{LIST_SIZE - 1}"')
+            table.add(era, (cell.measured.per_second, cell.cpu_ms))
+            bench.goal(f"tools/list of {LIST_SIZE} tools, {era}: CPU (ms)", cell.cpu_ms, 1)
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.door")
+    parser.add_argument("tool")
+    parser.add_argument("count", type=int)
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    given = parser.parse_args()
+    told = anyio.run(call_over_stdio, given.tool, given.count, given.command)
+    print(json.dumps(told), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What the bridge is measured against, and the MCP servers behind it."""
