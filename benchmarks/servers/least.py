@@ -39,6 +39,7 @@ class Stdio(asyncio.SubprocessProtocol):
     def __init__(self) -> None:
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._tail = b""
+        self._ended = asyncio.Event()
         self._stdin: asyncio.WriteTransport
         self.tools: list[Any] = []
 
@@ -55,6 +56,10 @@ class Stdio(asyncio.SubprocessProtocol):
             yield client
         finally:
             transport.close()
+            await client._ended.wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended.set()
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         *lines, self._tail = (self._tail + data).split(b"\n")
