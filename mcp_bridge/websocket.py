@@ -172,6 +172,8 @@ async def connect(
     except InvalidStatus as exc:
         status = exc.response.status_code
         raise Closed(f"the server refused the WebSocket (HTTP {status})", status) from exc
+    except ConnectionRefusedError as exc:
+        raise Closed("connection refused") from exc
     except (OSError, TimeoutError, WebSocketException) as exc:
         raise Closed(str(exc) or "no connection in time") from exc
     try:

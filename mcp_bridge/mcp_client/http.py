@@ -146,6 +146,7 @@ class Containing(httpx2.AsyncClient):
             return response
         self._channel.status = status
         if await self._session_is_gone(request, response):
+            self.session_id = None
             self._channel.fail("the server has forgotten the session")
             if exchange is not None:
                 exchange.sent, exchange.broken = False, "it has forgotten the session"
@@ -223,7 +224,7 @@ async def open_streamable(name: str, settings: McpServer) -> AsyncGenerator[Chan
                 yield channel
         finally:
             with anyio.move_on_after(LEAVE_SECONDS, shield=True):
-                await _leave(name, client, channel, url)
+                await _leave(name, client, url)
 
 
 def _no_dispatcher() -> JSONRPCDispatcher[Any]:
@@ -234,9 +235,12 @@ def _no_dispatcher() -> JSONRPCDispatcher[Any]:
     return JSONRPCDispatcher(receive, send)
 
 
-async def _leave(name: str, client: Containing, channel: Channel, url: str) -> None:
-    """The specification's DELETE of the session, for servers that keep one."""
-    if client.session_id is None or channel.lost.is_set():
+async def _leave(name: str, client: Containing, url: str) -> None:
+    """The specification's DELETE of the session, for servers that keep one.
+
+    Also of one that we give up: most servers keep it, with all it holds, until they are told.
+    """
+    if client.session_id is None:
         return
     headers = {SESSION: client.session_id}
     if client.protocol_version:

@@ -9,7 +9,7 @@ wire contract forbids (DESIGN 3.2), and gives back what the client has put toget
 
 import json
 import sys
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 import anyio
 import httpx2
+from fastapi import FastAPI
 
 from mcp_bridge.app import create_app
 from mcp_bridge.bridge import Bridge
@@ -27,6 +28,7 @@ from tests.mcp_client.running import PATIENCE, SCRIPTED
 from tests.servers.web import serving
 
 Json = dict[str, Any]
+TEXT_OF = {"function": "arguments", "custom": "input"}
 
 
 def scripted_server(*behaviours: str, log: Path | None = None, **settings: Any) -> Json:
@@ -78,14 +80,16 @@ class Streamed:
             for piece in delta.get("tool_calls") or ():
                 index = piece["index"]
                 assert index <= len(calls), "tool calls are numbered from 0, without gaps"
-                function = piece.get("function") or {}
                 if index == len(calls):
-                    assert piece["id"] and function["name"] and piece["type"] == "function"
-                    calls.append({**piece, "function": {**function}})
+                    kind = piece["type"]
+                    assert piece["id"] and piece[kind]["name"] and kind in TEXT_OF
+                    calls.append({**piece, kind: {**piece[kind]}})
                     continue
-                assert "id" not in piece and "name" not in function, "id and name come once"
-                calls[index]["function"]["arguments"] += function.get("arguments", "")
-                calls[index] |= {k: v for k, v in piece.items() if k not in ("function", "index")}
+                call, kind = calls[index], calls[index]["type"]
+                said = piece.get(kind) or {}
+                assert "id" not in piece and "name" not in said, "id and name come once"
+                call[kind][TEXT_OF[kind]] += said.get(TEXT_OF[kind], "")
+                call |= {k: v for k, v in piece.items() if k not in (kind, "index")}
         return [{k: v for k, v in call.items() if k != "index"} for call in calls]
 
     def take(self, line: str) -> None:
@@ -131,6 +135,7 @@ class Place:
     http: httpx2.AsyncClient
     inference: ScriptedInference
     bridge: Bridge
+    app: FastAPI
 
     def body(self, question: str | Sequence[Json], **fields: Any) -> Json:
         messages = (
@@ -166,6 +171,7 @@ class Place:
         *,
         path: str = "/v1",
         headers: Mapping[str, str] | None = None,
+        on_chunk: Callable[[], None] = lambda: None,
         **fields: Any,
     ) -> Streamed:
         """The stream as a strict client reads it, to its end."""
@@ -180,6 +186,8 @@ class Place:
                     return read
                 async for line in response.aiter_lines():
                     read.take(line)
+                    if read.chunks:
+                        on_chunk()
         read.check()
         return read
 
@@ -223,4 +231,4 @@ async def bridged(
             bridge: Bridge = app.state.bridge
             assert await bridge.settled(PATIENCE)
             async with httpx2.AsyncClient(base_url=site.url, timeout=PATIENCE) as http:
-                yield Place(site.url, http, inference, bridge)
+                yield Place(site.url, http, inference, bridge, app)

@@ -17,6 +17,7 @@ from mcp_bridge.errors import OutcomeUnknown, SourceError, SourceTimeout, Source
 from mcp_bridge.mcp_client.connection import Connection, backoff, translated
 from mcp_bridge.tools.source import CallContext, ToolSource
 from mcp_bridge.types import Json
+from tests.fakes import closed_port
 from tests.mcp_client.running import PATIENCE, children, entries, logged, running, scripted, text
 
 
@@ -94,7 +95,9 @@ async def test_a_bad_tool_is_repaired_or_skipped_and_the_others_stay() -> None:
     assert tools["null_schema"]["inputSchema"] == {"type": "object"}
     assert tools["odd"]["annotations"] == 7
     assert tools["echo"]["x-vendor"] == {"kept": True}
-    assert [entry["name"] for entry in skipped] == ["#28", "#29", "echo", "list_schema"]
+    assert [entry["name"] for entry in skipped[-2:]] == ["echo", "list_schema"]
+    assert all(entry["name"].startswith("#") for entry in skipped[:-2])  # what has no name
+    assert len(skipped) == 4
 
 
 async def test_all_pages_are_listed() -> None:
@@ -309,9 +312,10 @@ async def test_a_disabled_server_is_not_started(settings: McpServer, reason: str
             await watch.call("echo")
 
 
-async def test_websocket_servers_are_refused_in_words() -> None:
-    async with running(McpServer(url="ws://127.0.0.1:1/")) as watch:
-        assert "WebSocket" in watch.connection.status()["error"]
+async def test_a_websocket_that_is_refused_is_said_in_words() -> None:
+    with closed_port() as port:
+        async with running(McpServer(url=f"ws://127.0.0.1:{port}/")) as watch:
+            assert watch.connection.status()["error"] == "connection refused"
 
 
 @pytest.mark.parametrize("behaviour", ["hang-initialize", "crash", "slow", "prompts"])

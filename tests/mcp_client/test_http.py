@@ -256,6 +256,28 @@ async def test_the_session_is_ended_when_we_leave() -> None:
         assert seen[-1] == "DELETE"
 
 
+async def test_a_session_that_we_give_up_is_ended_too() -> None:
+    """Most servers would keep it, and all that it holds, for ever."""
+    ended: list[str] = []
+    gate = application("legacy", Log())
+
+    async def spy(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["method"] == "DELETE":
+            ended.append(dict(scope["headers"])[b"mcp-session-id"].decode())
+        await gate(scope, receive, send)
+
+    async with serving(spy) as site:
+        made = McpServer(url=site.url + "/mcp", protocol="legacy")
+        async with running(made) as watch:
+            gate.status = 502
+            with pytest.raises(OutcomeUnknown):
+                await watch.call("echo", text="x")
+            gate.status = None
+            await watch.call("echo", text="y")
+            assert len(ended) == 1
+    assert len(set(ended)) == 2
+
+
 @pytest.mark.parametrize("flavour", ["sse-legacy", "modern"])
 async def test_the_transport_is_found_out(flavour: str) -> None:
     """A server whose path says nothing: streamable HTTP first, then SSE."""

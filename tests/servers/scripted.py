@@ -4,8 +4,9 @@
 
 Behaviours: noise, exit-on-unknown, ignore-unknown, hang-initialize, bad-tools, endless-cursor,
 paged, broken-list, no-version, strange-version, stubborn, grandchild, crash, slow-start, prompts,
-deaf, chatty-stderr. The tools are the functions below. With SCRIPT_LOG set, every message that it
-receives, and every call that it executes, is a JSON line in that file.
+deaf, chatty-stderr, tool=NAME (one more tool, which answers with its arguments). The other tools
+are the functions below. With SCRIPT_LOG set, every message that it receives, and every call that it
+executes, is a JSON line in that file.
 """
 
 import json
@@ -22,7 +23,7 @@ LOG = os.environ.get("SCRIPT_LOG")
 ANSWERS: dict[Any, Any] = {}
 ANSWERED = threading.Condition()
 CANCELLED: set[Any] = set()
-EXTRA: list[str] = []
+EXTRA = [name for key, _, name in (word.partition("=") for word in sys.argv[1:]) if key == "tool"]
 LOCK = threading.Lock()
 
 
@@ -151,6 +152,8 @@ def call(request_id: Any, params: dict[str, Any]) -> None:
             sys.stderr.write(arguments["text"] + "\n")
             sys.stderr.flush()
             answer(request_id, text("said"))
+        case str() if name in EXTRA:
+            answer(request_id, text(json.dumps(arguments)))
         case _:
             send({"id": request_id, "error": {"code": -32602, "message": f"Unknown tool: {name}"}})
 

@@ -121,14 +121,24 @@ async def serving(app: ASGIApp, port: int = 0) -> AsyncGenerator[Site]:
     listener = socket.create_server(("127.0.0.1", port))
     config = uvicorn.Config(app, log_level="critical", lifespan="on", ws="none")
     site = Site(config, listener.getsockname()[1])
+    stopped = anyio.Event()
+
+    async def serve() -> None:
+        try:
+            await site.serve([listener])
+        finally:
+            stopped.set()
+
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(site.serve, [listener])
+        tasks.start_soon(serve)
         with anyio.fail_after(10):
             await site.ready.wait()
         try:
             yield site
         finally:
             site.leave.set()
+            with anyio.move_on_after(10, shield=True):  # a test that fails must not leave it open
+                await stopped.wait()
     listener.close()
 
 
