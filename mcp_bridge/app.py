@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mcp_bridge.admin.metrics import counting
 from mcp_bridge.admin.rest import admin_router
@@ -28,7 +29,7 @@ from mcp_bridge.config.watch import Watcher
 from mcp_bridge.errors import BridgeError, ConfigError, RequestError
 from mcp_bridge.mcp_server.door import mcp_door
 from mcp_bridge.mcp_server.routes import mcp_routes
-from mcp_bridge.middleware import CleanPaths, Cors, RequestLog
+from mcp_bridge.middleware import CleanPaths, Cors, RequestLog, Straight
 from mcp_bridge.telemetry.metrics import Measured, Metrics
 
 logger = logging.getLogger(__name__)
@@ -42,21 +43,49 @@ def create_app(loaded: Loaded, reload: Reload | None = None) -> FastAPI:
     With `reload`, the files that the configuration came from are watched and SIGHUP is heard: then
     `reload` reads it again, and what does not load changes nothing.
     """
-    app = FastAPI(title="mcp_bridge", lifespan=lifespan, redoc_url=None)
+    app = Application(title="mcp_bridge", lifespan=lifespan, redoc_url=None)
     app.state.loaded = loaded
     app.state.reload = reload
     app.state.metrics = metrics = Metrics()
-    app.include_router(admin_router(metrics))
-    app.router.routes += mcp_routes(lambda scope: scope["app"].state.mcp_door)
-    app.router.routes += openai_routes()
+    doors = openai_routes()
+    app.router.routes += doors
     app.router.routes.append(Mount("/t/{toolset}", routes=openai_routes()))
+    app.router.routes += mcp_routes(lambda scope: scope["app"].state.mcp_door)
+    app.include_router(admin_router(metrics))
     for kind, handler in ERROR_ANSWERS.items():
         app.add_exception_handler(kind, handler)
-    app.add_middleware(Cors, app)  # the last one added is the first to run
-    app.add_middleware(CleanPaths)
-    app.add_middleware(RequestLog, app)
-    app.add_middleware(Measured, metrics)
+    app.stand_behind(front(app, metrics, doors))
     return app
+
+
+class Application(FastAPI):
+    """FastAPI behind what happens to every request."""
+
+    def stand_behind(self, front: ASGIApp) -> None:
+        """Let every request go through `front`, which calls `behind`."""
+        self._front = front
+
+    async def behind(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """FastAPI itself."""
+        await super().__call__(scope, receive, send)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = self
+        await self._front(scope, receive, send)
+
+
+def front(app: Application, metrics: Metrics, doors: list[BaseRoute]) -> ASGIApp:
+    """Every request from the outside in: counted, logged, cleaned, and let through."""
+    straight = {
+        route.path: route.app
+        for route in doors
+        if isinstance(route, Route) and route.path == "/v1/chat/completions"
+    }
+    inner: ASGIApp = Straight(app.behind, straight, error_answer)
+    inner = Cors(inner, app)
+    inner = CleanPaths(inner)
+    inner = RequestLog(inner, app, error_answer(BUG))
+    return Measured(inner, metrics)
 
 
 def openai_routes() -> list[BaseRoute]:
@@ -78,12 +107,13 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
     async with (
         anyio.create_task_group() as tasks,
         open_bridge(loaded.settings, records) as bridge,
-        mcp_door(bridge) as door,
     ):
         app.state.bridge = bridge
-        app.state.mcp_door = door
-        with following(app, bridge, tasks):
-            yield
+        # Left first: its calls are answered while there still is a bridge to answer them.
+        async with mcp_door(bridge) as door:
+            app.state.mcp_door = door
+            with following(app, bridge, tasks):
+                yield
         tasks.cancel_scope.cancel()
 
 
@@ -128,6 +158,8 @@ def hearing_sighup(watcher: Watcher) -> Iterator[None]:
 
 # Errors
 
+BUG = BridgeError("the bridge failed unexpectedly; its log says more")
+
 
 async def answer_error(request: Request, error: Exception) -> JSONResponse:
     """An error of ours in OpenAI's shape."""
@@ -160,7 +192,7 @@ async def answer_invalid(request: Request, error: Exception) -> JSONResponse:
 
 async def answer_bug(request: Request, error: Exception) -> JSONResponse:
     """Anything else is our mistake. Starlette raises it again, so that the log has it whole."""
-    return error_answer(BridgeError("the bridge failed unexpectedly; its log says more"))
+    return error_answer(BUG)
 
 
 def error_answer(error: BridgeError) -> JSONResponse:

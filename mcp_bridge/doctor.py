@@ -20,12 +20,12 @@ from mcp_bridge.config.load import Loaded
 from mcp_bridge.config.safety import is_loopback
 from mcp_bridge.config.settings import InferenceServer, McpServer, Settings
 from mcp_bridge.errors import ConfigError, InferenceError
+from mcp_bridge.exact import decode
 from mcp_bridge.inference.answer import Answer, ModelCall
 from mcp_bridge.inference.calls import is_object
 from mcp_bridge.inference.client import Inference
 from mcp_bridge.inference.routing import NO_LIST, Upstream, is_glob, is_listed, matches
 from mcp_bridge.inference.transport import UNREACHABLE, Endpoint
-from mcp_bridge.inference.wire import decode
 from mcp_bridge.mcp_client.connection import Connection, State
 from mcp_bridge.tools.tokens import estimated_tokens
 from mcp_bridge.types import Json

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import logging
 import signal
 import socket
@@ -79,8 +80,9 @@ def serve(app: FastAPI, sockets: list[socket.socket], on_start: Callable[[], Non
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS + HANG_UP_SECONDS,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        ws_max_size=app.state.loaded.settings.limits.max_request_bytes,
     )
-    server = _Server(config, on_start)
+    server = _Server(config, app, on_start)
     try:
         server.run(sockets)
     except SystemExit:  # uvicorn's word for a failed start
@@ -88,20 +90,34 @@ def serve(app: FastAPI, sockets: list[socket.socket], on_start: Callable[[], Non
     return server.started
 
 
+def spare_the_collector() -> None:
+    """Keep what was imported out of the garbage collector's rounds, which become rarer.
+
+    Measured, its rounds over modules that never change were a fifth of a request's CPU time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
+
+
 class _Server(uvicorn.Server):
     """uvicorn's server, for which a signal is a normal end: the exit code is 0."""
 
-    def __init__(self, config: uvicorn.Config, on_start: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI, on_start: Callable[[], None]) -> None:
         super().__init__(config)
+        self._app = app
         self._on_start = on_start
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
+            spare_the_collector()
             self._on_start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, but what does not end in time sees its client leave, and cleans up."""
+        if self.started:
+            self._app.state.mcp_door.stop_listening()  # such streams never end by themselves
         hanging_up = asyncio.get_running_loop().call_later(GRACE_SECONDS, self._hang_up)
         try:
             await super().shutdown(sockets)

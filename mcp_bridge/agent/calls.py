@@ -24,10 +24,10 @@ from mcp_bridge.errors import (
     SourceTimeout,
     SourceUnavailable,
 )
+from mcp_bridge.exact import text_of
 from mcp_bridge.inference.answer import ModelCall
 from mcp_bridge.tools.arguments import BadArguments, read
 from mcp_bridge.tools.catalog import MAX_NAME, Entry, View
-from mcp_bridge.tools.exact import dumps
 from mcp_bridge.tools.runner import ToolCall, ToolRunner
 from mcp_bridge.tools.source import Answerer, CallContext
 from mcp_bridge.tools.stored import StoredResults
@@ -224,7 +224,7 @@ def explained(exc: SourceError, entry: Entry) -> str:
         case SourceUnavailable():
             return f"{said} Nothing was done. Go on without this tool."
         case SourceRefused():
-            data = f": {dumps(exc.data)}" if exc.data is not None else ""
+            data = f": {text_of(exc.data)}" if exc.data is not None else ""
             return f"{exc.message} (error {exc.rpc_code}){data}"
         case _:
             return said

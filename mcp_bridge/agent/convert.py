@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from mcp_bridge.tools.exact import dumps
+from mcp_bridge.exact import text_of
 from mcp_bridge.tools.stored import boundary
 from mcp_bridge.types import Json
 
@@ -62,7 +62,7 @@ def blocks(content: object) -> Iterator[Json]:
         elif isinstance(block, str):
             yield {"type": "text", "text": block}
         elif block is not None:
-            yield {"type": "text", "text": dumps(block)}
+            yield {"type": "text", "text": text_of(block)}
 
 
 def error_text(texts: list[str]) -> str:
@@ -97,9 +97,9 @@ def is_text_of(text: str, value: object) -> bool:
 def shown(value: object) -> str:
     """Data as text, without what is base64 in it: that costs tokens and tells a model nothing."""
     try:
-        return dumps(without_base64(value))
+        return text_of(without_base64(value))
     except RecursionError:
-        return dumps(value)
+        return text_of(value)
 
 
 def without_base64(value: Any) -> Any:
@@ -127,7 +127,7 @@ def read_block(block: Json, *, vision: bool) -> tuple[str, Json | None]:
     kind = block.get("type")
     if kind == "text" or (kind is None and "text" in block):
         value = block.get("text")
-        return (value if isinstance(value, str) else dumps(value)), None
+        return (value if isinstance(value, str) else text_of(value)), None
     if kind == "image":
         return media("image", block, vision=vision)
     if kind == "audio":

@@ -90,7 +90,7 @@ class Turn:
         """The user's next message is here: from now on another request is answered."""
         self.spent = self.usage
         self.talk.ask = ask
-        self.reply = Reply(ask.model, self.talk.client_names)
+        self.reply = Reply(ask.model, self.talk.client_names, self.talk.custom_names)
         self.started = False
 
 
@@ -151,7 +151,7 @@ class Agent:
         vision = self._inference.sees_images(ask.model)
         answerer = self._answerer_for(ask)
         side = CallerSide(ask.caller, talk.view, ask.door, vision, answerer, ask.meta)
-        return Turn(talk, Reply(ask.model, talk.client_names), side)
+        return Turn(talk, Reply(ask.model, talk.client_names, talk.custom_names), side)
 
     def _answerer_for(self, ask: Ask) -> MakeAnswerer:
         def make(put: Put) -> Answerer:
@@ -193,10 +193,10 @@ class Agent:
         talk, stopped = turn.talk, turn.talk.bounds.stopped
         if stopped:
             turn.extension = extension(turn)
-        if stopped and calls:
+        handed = [call for call in calls if call.name in talk.client_names]
+        if stopped and calls and not handed:
             self._give_up(turn, stopped)
             return False
-        handed = [call for call in calls if call.name in talk.client_names]
         if calls and not handed and not any(call.complete for call in calls):
             turn.finished, turn.finish_reason = True, "length"
             return False
@@ -313,11 +313,11 @@ class Agent:
     ) -> tuple[list[ModelCall], list[Outcome]]:
         """The calls that may run, and answers for those that may not."""
         bounds = turn.talk.bounds
-        left = self._limits.max_calls - bounds.calls
+        left = 0 if bounds.stopped else self._limits.max_calls - bounds.calls
         whole = [call for call in calls if call.complete]
         allowed = whole[: max(0, left)]
         bounds.calls += len(whole)
-        refused = [Outcome.refused(c, "the limit of tool calls is reached") for c in whole[left:]]
+        refused = [Outcome.refused(c, "a limit is reached") for c in whole[max(0, left) :]]
         refused += [
             Outcome.refused(c, "the call was cut off by the token limit; make it shorter")
             for c in calls

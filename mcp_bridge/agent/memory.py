@@ -20,8 +20,7 @@ from dataclasses import dataclass, replace
 
 import orjson
 
-from mcp_bridge.inference.wire import encode
-from mcp_bridge.tools.exact import dumps, loads
+from mcp_bridge.exact import encode, loads, text_of
 from mcp_bridge.types import Caller, Json
 
 MOST_BYTES = 128 * 1024 * 1024
@@ -47,7 +46,7 @@ class HiddenTurn:
 
     @property
     def size(self) -> int:
-        return OVERHEAD + len(dumps([self.before, self.assistant, self.answers, self.after]))
+        return OVERHEAD + len(text_of([self.before, self.assistant, self.answers, self.after]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +198,7 @@ def function_of(call: Json) -> tuple[str, str]:
     """Name and arguments, however the client wrote them down again."""
     function = call.get("function")
     if not isinstance(function, dict):
-        return "", dumps(call)
+        return "", text_of(call)
     arguments = function.get("arguments")
     if isinstance(arguments, str):
         try:
@@ -216,11 +215,11 @@ def words_of(content: object) -> bytes:
     if isinstance(content, str):
         return content.strip().encode("utf-8", "replace") + b"\0"
     parts = content if isinstance(content, list) else [content]
-    texts = [text_of(part) for part in parts]
+    texts = [part_words(part) for part in parts]
     return b"".join(texts).strip() + b"\0"
 
 
-def text_of(part: object) -> bytes:
+def part_words(part: object) -> bytes:
     if isinstance(part, dict) and isinstance(part.get("text"), str):
         return str(part["text"]).encode("utf-8", "replace")
     return canonical(part)
@@ -235,4 +234,4 @@ def canonical(value: object) -> bytes:
     try:
         return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     except TypeError:  # huge numbers
-        return encode(value)  # type: ignore[arg-type]  # any JSON will do
+        return encode(value)

@@ -9,7 +9,7 @@ from typing import Any
 
 from mcp_bridge.agent.events import ToolFinished, ToolProgress, ToolStarted
 from mcp_bridge.config.settings import Progress
-from mcp_bridge.tools.exact import dumps
+from mcp_bridge.exact import text_of
 from mcp_bridge.types import Json
 
 AT_THE_END = 9999
@@ -35,7 +35,7 @@ def chunk(delta: Json, **fields: Any) -> Json:
 def line(event: ToolStarted | ToolProgress | ToolFinished) -> str:
     match event:
         case ToolStarted():
-            return f"→ {event.name}({short(dumps(event.arguments))})\n"
+            return f"→ {event.name}({short(text_of(event.arguments))})\n"
         case ToolProgress():
             return f"  {event.name}: {measure(event)}\n"
         case ToolFinished():
@@ -68,7 +68,7 @@ def panel(event: ToolStarted | ToolProgress | ToolFinished) -> list[Json]:
                 "id": f"fc_{event.id}",
                 "call_id": event.id,
                 "name": event.name,
-                "arguments": dumps(event.arguments),
+                "arguments": text_of(event.arguments),
                 "status": state,
             }
             output = {

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import anyio
 
 from mcp_bridge.errors import InferenceError
-from mcp_bridge.tools.exact import dumps
+from mcp_bridge.exact import text_of
 from mcp_bridge.types import Json
 
 logger = logging.getLogger(__name__)
@@ -139,4 +139,4 @@ def name_of(tool: Json) -> str:
 
 
 def digest(value: Json | list[Json]) -> bytes:
-    return hashlib.sha256(dumps(value).encode()).digest()
+    return hashlib.sha256(text_of(value).encode()).digest()

@@ -7,7 +7,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from mcp_bridge.errors import RequestError
-from mcp_bridge.tools.exact import loads
+from mcp_bridge.exact import loads
 from mcp_bridge.types import Json
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})

@@ -26,6 +26,7 @@ from mcp_bridge.api.strangers import server_of
 from mcp_bridge.api.stream import StreamWriter, WholeWriter, Writer
 from mcp_bridge.bridge import Bridge
 from mcp_bridge.errors import BridgeError, RequestError
+from mcp_bridge.policy.origin import check_origin
 from mcp_bridge.tools.catalog import EMPTY_VIEW, View
 from mcp_bridge.tools.source import CallContext
 from mcp_bridge.types import Caller, Json
@@ -72,6 +73,7 @@ class Arrival:
     @classmethod
     def of(cls, scope: Scope, bridge: Bridge) -> "Arrival":
         headers = Headers(scope=scope)
+        check_origin(headers.get("origin"), bridge.settings)
         caller = bridge.doorkeeper.admit(headers, "chat")
         toolset = scope.get("path_params", {}).get("toolset")
         return cls(caller, headers, toolset, scope.get("state", {}).get("request_id", ""))
@@ -167,8 +169,8 @@ class Answering:
         settings = self.bridge.settings
         if body.get("tool_choice") == "none":
             return EMPTY_VIEW
-        side = settings.tools.side_requests and not choice.asked
-        if side and is_side_request(body, self.arrival.headers):
+        # Also when they name tools: a UI repeats a chat's model, path and headers for its titles.
+        if settings.tools.side_requests and is_side_request(body, self.arrival.headers):
             return EMPTY_VIEW
         view = self.bridge.catalog.view(choice.selections, choice.prefix)
         if settings.tools.read_resource:

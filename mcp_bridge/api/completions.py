@@ -16,7 +16,7 @@ from mcp_bridge.api.forward import Forwarding
 from mcp_bridge.api.selection import choose
 from mcp_bridge.bridge import Bridge
 from mcp_bridge.errors import RequestError
-from mcp_bridge.inference.wire import encode
+from mcp_bridge.exact import encode
 from mcp_bridge.types import Json
 
 ALONE = ("suffix", "echo", "logprobs", "best_of")

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import anyio
-import orjson
 from starlette.types import Send
 
 from mcp_bridge.errors import BridgeError
+from mcp_bridge.exact import encode
 from mcp_bridge.types import Json
 
 STREAM_HEADERS = {
@@ -122,11 +122,11 @@ class WholeWriter:
 
 
 def event(value: Json) -> bytes:
-    return b"data: " + orjson.dumps(value) + b"\n\n"
+    return b"data: " + encode(value) + b"\n\n"
 
 
 async def send_json(send: Send, status: int, value: Json, headers: Mapping[str, str]) -> None:
-    body = orjson.dumps(value)
+    body = encode(value)
     length = {"content-type": "application/json", "content-length": str(len(body))}
     await send(response_start(status, {**headers, **length}))
     await send({"type": "http.response.body", "body": body})

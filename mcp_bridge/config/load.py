@@ -123,16 +123,21 @@ class _Check:
     def missing(self, lacks: Iterable[Missing]) -> None:
         """Values that could not be found disable their server, or are mistakes."""
         for lack in lacks:
-            server = _server_of(lack.path)
-            if not server:
+            entry = self._entry(lack.path)
+            if entry is None:
                 self._mistake(lack.path, lack.reason)
                 continue
-            entry = self.data["mcp_servers"][server]
             if entry.get("disabled") is True:
                 continue
             text = f"{spell(lack.path)}: {lack.reason}"
             entry["problem"] = f"{entry['problem']}; {text}" if "problem" in entry else text
             self.warnings.append(f"{text} (this server is disabled until then)")
+
+    def _entry(self, path: Path) -> Json | None:
+        """The entry of the MCP server that a path is inside of, if it is one."""
+        server, servers = _server_of(path), self.data.get("mcp_servers")
+        entry = servers.get(server) if isinstance(servers, dict) and server else None
+        return entry if isinstance(entry, dict) else None
 
     def settings(self) -> Settings:
         """The settings; only meaningful when no mistakes were found."""

@@ -208,7 +208,17 @@ class Cors(Section):
     allow_credentials: bool = Field(False, description="Let browsers send cookies.")
     allow_methods: tuple[str, ...] = Field(("GET", "POST"), description="Methods.")
     allow_headers: tuple[str, ...] = Field(
-        ("authorization", "content-type", "x-mcp-toolset"), description="Headers."
+        (
+            "authorization",
+            "content-type",
+            "x-mcp-toolset",
+            "x-mcp-progress",
+            "mcp-session-id",
+            "mcp-protocol-version",
+            "mcp-method",
+            "mcp-name",
+        ),
+        description="Headers.",
     )
 
 
@@ -284,7 +294,9 @@ class Limits(Section):
 
     max_rounds: int = Field(20, ge=1, description="Questions to the model.")
     max_calls: int = Field(100, ge=0, description="Tool calls.")
-    max_seconds: Seconds = Field(1800, description="Wall clock.")
+    max_seconds: Seconds = Field(
+        1800, description="Wall clock: tool calls end then, and no further round begins."
+    )
     max_tokens: int = Field(0, ge=0, description="Tokens over all rounds; 0: no bound.")
     max_parallel_calls: int = Field(16, ge=1, description="Calls that run at the same time.")
     max_same_failures: int = Field(3, ge=1, description="The same failing call ends the loop.")

@@ -12,8 +12,8 @@ import secrets
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from mcp_bridge.exact import decode, dumps
 from mcp_bridge.inference.answer import Fragment, ModelCall
-from mcp_bridge.inference.wire import decode, dumps
 from mcp_bridge.types import Json
 
 KNOWN = frozenset({"index", "id", "type", "function", "custom"})

@@ -8,7 +8,15 @@ code: with one, there is nobody to go on to.
 
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Collection,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -18,16 +26,16 @@ import anyio
 
 from mcp_bridge.config.settings import InferenceServer, SchemaProfile
 from mcp_bridge.errors import InferenceError
+from mcp_bridge.exact import encode
 from mcp_bridge.inference.answer import Answer, Opened, Part
 from mcp_bridge.inference.failures import relayed
 from mcp_bridge.inference.forwarding import Forwarded, Outgoing
 from mcp_bridge.inference.models import FETCH_SECONDS, Clock
 from mcp_bridge.inference.reading import read
-from mcp_bridge.inference.retries import BACKOFF, is_down, retrying
+from mcp_bridge.inference.retries import BACKOFF, asked, is_down
 from mcp_bridge.inference.routing import Upstream, route, unknown_model
 from mcp_bridge.inference.text_calls import TextCalls
 from mcp_bridge.inference.transport import Reply
-from mcp_bridge.inference.wire import encode
 from mcp_bridge.types import Json
 
 logger = logging.getLogger(__name__)
@@ -231,8 +239,11 @@ class Inference:
 
     async def _try(self, upstream: Upstream, question: Question, *, others: bool) -> Reply:
         endpoint = upstream.endpoint
-        attempts = retrying(endpoint, self._backoff, others=others)
-        return await attempts(endpoint.post, CHAT, question.body, question.headers, question.model)
+
+        def ask() -> Awaitable[Reply]:
+            return endpoint.post(CHAT, question.body, question.headers, question.model)
+
+        return await asked(ask, endpoint, self._backoff, others=others)
 
     @asynccontextmanager
     async def forward(

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mcp_bridge.errors import InferenceError
-from mcp_bridge.inference.wire import decode, dumps
+from mcp_bridge.exact import decode, dumps
 from mcp_bridge.types import Json
 
 EXCERPT = 200

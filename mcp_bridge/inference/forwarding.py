@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 
+from mcp_bridge.exact import decode
 from mcp_bridge.inference.headers import Headers, returnable, sendable
 from mcp_bridge.inference.transport import Endpoint, Reply
-from mcp_bridge.inference.wire import decode
 
 BODILESS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS"})
 """Methods that have a body only if they announce one."""

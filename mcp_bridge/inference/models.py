@@ -11,9 +11,9 @@ from typing import Any
 import anyio
 
 from mcp_bridge.errors import InferenceError
+from mcp_bridge.exact import decode
 from mcp_bridge.inference.failures import broken, refused
 from mcp_bridge.inference.transport import UNREACHABLE, Endpoint
-from mcp_bridge.inference.wire import decode
 from mcp_bridge.types import Json
 
 FETCH_SECONDS = 5.0

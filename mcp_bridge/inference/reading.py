@@ -9,12 +9,12 @@ from contextlib import aclosing
 from typing import Any, Literal
 
 from mcp_bridge.errors import InferenceError
+from mcp_bridge.exact import decode
 from mcp_bridge.inference.answer import Answer, Fragment, Part
 from mcp_bridge.inference.failures import broken, excerpt
 from mcp_bridge.inference.fold import Fold
 from mcp_bridge.inference.sse import BOM, SseReader
 from mcp_bridge.inference.transport import Reply
-from mcp_bridge.inference.wire import decode
 from mcp_bridge.types import Json
 
 DONE = b"[DONE]"
@@ -54,10 +54,14 @@ async def read(reply: Reply) -> AsyncGenerator[Part | Answer]:
 
 async def _events(head: bytes, reply: Reply, fold: Fold) -> AsyncGenerator[Part]:
     reader = SseReader()
+    shown = False
     piece: bytes | None = head
     while piece is not None and not fold.is_done:
         failure = _fold(reader.feed(piece), fold, reply.server)
-        if part := fold.take():  # what came before a failure was meant
+        if failure is not None and not shown:
+            raise failure  # while nothing was shown it can still have its status
+        if part := fold.take():
+            shown = True
             yield part
         if failure is not None:
             raise failure

@@ -8,8 +8,9 @@ what will fail the same way.
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
+from typing import TypeVar
 
 import anyio
 from tenacity import (
@@ -26,6 +27,8 @@ from mcp_bridge.inference.transport import MISCONFIGURED, TIMEOUT, Endpoint
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 BACKOFF = 0.5
 LONGEST_BACKOFF = 8.0
 LONGEST_WAIT = 30.0
@@ -36,28 +39,64 @@ FINAL_STATUS = frozenset({501, 505})
 FINAL = frozenset({TIMEOUT, MISCONFIGURED, "insufficient_quota"})
 
 
-def retrying(endpoint: Endpoint, backoff: float, *, others: bool) -> AsyncRetrying:
-    """How often and when this server is asked; `others` can be asked instead when it is down."""
-    usual = wait_exponential(multiplier=backoff, max=LONGEST_BACKOFF) + wait_random(0, backoff)
+Ask = Callable[[], Awaitable[T]]
 
-    def again(exc: BaseException) -> bool:
-        return is_passing(exc) and not (others and isinstance(exc, InferenceError) and exc.unsent)
 
-    def wait(state: RetryCallState) -> float:
-        asked = asked_wait(failure_of(state).headers, time.time())
-        return usual(state) if asked is None else asked
+async def asked(ask: Ask[T], endpoint: Endpoint, backoff: float, *, others: bool) -> T:
+    """What `ask` brings, asked as often as the server's settings and its words allow.
+
+    `others` can be asked instead when this server is down.
+
+    Raises:
+        InferenceError: the last failure.
+    """
+    try:
+        return await ask()  # nearly always the only time: it should cost nothing
+    except InferenceError as exc:
+        if not endpoint.settings.max_retries or not is_worth(exc, others=others):
+            raise
+        return await asked_again(ask, exc, endpoint, backoff, others=others)
+
+
+async def asked_again(
+    ask: Ask[T], first: InferenceError, endpoint: Endpoint, backoff: float, *, others: bool
+) -> T:
+    """Ask again after a failure; the first attempt is over."""
 
     def note(state: RetryCallState) -> None:
         logger.info("asking %s again: %s", endpoint.name, failure_of(state))
 
-    return AsyncRetrying(
+    failed: InferenceError | None = first
+    async for attempt in AsyncRetrying(
         stop=stop_after_attempt(endpoint.settings.max_retries + 1),
-        retry=retry_if_exception(again),
-        wait=wait,
+        retry=retry_if_exception(lambda exc: is_worth(exc, others=others)),
+        wait=waiting(backoff),
         before_sleep=note,
         sleep=anyio.sleep,
         reraise=True,
-    )
+    ):
+        with attempt:
+            if failed is not None:
+                before, failed = failed, None
+                raise before  # what the first attempt brought
+            return await ask()
+    raise AssertionError("tenacity ends with an answer or a failure")
+
+
+def waiting(backoff: float) -> Callable[[RetryCallState], float]:
+    """Seconds before the next attempt: what the server asks for, else longer each time."""
+    usual = wait_exponential(multiplier=backoff, max=LONGEST_BACKOFF) + wait_random(0, backoff)
+
+    def wait(state: RetryCallState) -> float:
+        told = asked_wait(failure_of(state).headers, time.time())
+        return usual(state) if told is None else told
+
+    return wait
+
+
+def is_worth(exc: BaseException, *, others: bool) -> bool:
+    """Whether this server should be asked again, rather than another one, or none."""
+    return is_passing(exc) and not (others and isinstance(exc, InferenceError) and exc.unsent)
 
 
 def is_passing(exc: BaseException) -> bool:

@@ -26,9 +26,9 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mcp_bridge.exact import dumps
 from mcp_bridge.inference.answer import Answer, Fragment, ModelCall, Part
 from mcp_bridge.inference.calls import mint_id
-from mcp_bridge.inference.wire import dumps
 from mcp_bridge.types import Json
 
 logger = logging.getLogger(__name__)

@@ -50,20 +50,62 @@ MOST_OF_A_REFUSAL = 1_000_000
 Send = Callable[[Clients, anyio.CancelScope], Awaitable[Arrived]]
 
 
+class Patience:
+    """Ends the wait for bytes when it has been too long.
+
+    One timer for a whole answer: it is moved only when it goes off, for most bytes come in time.
+    """
+
+    def __init__(self, deadline: float, idle: float, end: Callable[[], None]) -> None:
+        """`deadline`: the loop's time by which the first bytes must be there; then `idle` counts.
+
+        `end` makes whoever waits fail.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._limit = deadline
+        self._idle = idle
+        self._end = end
+        self._waiting = False
+        self._timer = self._loop.call_at(deadline, self._look)
+        self.first = True
+        self.is_over = False
+
+    def wait(self) -> None:
+        """The wait begins. The time in between, while a slow client reads, does not count."""
+        self._waiting = True
+        if not self.first:
+            self._limit = self._loop.time() + self._idle
+
+    def heard(self) -> None:
+        """Bytes have come."""
+        self._waiting = False
+        if self.first:
+            self.first = False
+            self._timer.cancel()
+            self._timer = self._loop.call_later(self._idle, self._look)
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        if self._waiting and now >= self._limit:
+            self.is_over = True
+            self._end()
+            return
+        self._timer = self._loop.call_at(max(self._limit, now + 0.001), self._look)
+        if not self._waiting:
+            self._timer.cancel()
+            self._timer = self._loop.call_later(self._idle, self._look)
+
+
 class Reply:
     """An open answer: its bytes as they arrive. Close it, whatever happens."""
 
-    def __init__(
-        self,
-        endpoint: "Endpoint",
-        arrived: Arrived,
-        deadline: float,
-    ) -> None:
+    def __init__(self, endpoint: "Endpoint", arrived: Arrived, deadline: float) -> None:
         self._endpoint = endpoint
         self._arrived = arrived
-        self._pieces = arrived.pieces
-        self._deadline: float | None = deadline
-        """When the first bytes must be there; None once they are."""
+        self._patience = Patience(deadline, endpoint.settings.idle_timeout, arrived.close)
         self._begun = b""
         self._closed = False
         self.server = endpoint.name
@@ -95,22 +137,25 @@ class Reply:
 
     async def _next(self) -> bytes:
         """What arrives next; nothing at the end."""
-        first = self._deadline is not None
-        idle = self._endpoint.settings.idle_timeout
-        with anyio.CancelScope(deadline=self._deadline or anyio.current_time() + idle):
-            try:
-                piece = await anext(self._pieces, b"")
-            except FAILURES as exc:
-                self._endpoint.fail(exc, begun=not first)
-            self._deadline = None
-            return piece
-        raise self._endpoint.late() if first else self._endpoint.silent()
+        patience = self._patience
+        patience.wait()
+        try:
+            piece = await self._arrived.read()
+        except FAILURES as exc:
+            if patience.is_over:
+                error = self._endpoint.late() if patience.first else self._endpoint.silent()
+                raise error from None
+            self._endpoint.fail(exc, begun=not patience.first)
+        patience.heard()
+        return piece
 
     async def drain(self) -> None:
         """Read what may follow the end of a stream, so that the connection can be used again."""
+        if self._arrived.at_end():
+            return
         with anyio.move_on_after(DRAIN_SECONDS):
             try:
-                async for _ in self._pieces:
+                while await self._arrived.read():
                     pass
             except FAILURES:
                 pass
@@ -120,9 +165,9 @@ class Reply:
         if self._closed:
             return
         self._closed = True
+        self._patience.stop()
         self._arrived.close()
-        with anyio.CancelScope(shield=True):
-            await self._endpoint.release()
+        await self._endpoint.release()
 
 
 class Upload:
@@ -240,12 +285,14 @@ class Endpoint:
             await self.release()
             self.fail(exc, begun=False)
         except BaseException:
-            with anyio.CancelScope(shield=True):
-                await self.release()
+            await self.release()
             raise
 
     async def _take_turn(self) -> None:
         """Wait for one of the connections that there may be."""
+        if not self._turns.locked():
+            await self._turns.acquire()  # at once
+            return
         with anyio.move_on_after(POOL_SECONDS) as scope:
             await self._turns.acquire()
         if scope.cancelled_caught:
@@ -265,7 +312,8 @@ class Endpoint:
         self._turns.release()
         self._open -= 1
         if self._retired and not self._open:
-            await self._close()
+            with anyio.CancelScope(shield=True):
+                await self._close()
 
     async def aclose(self) -> None:
         """Close the pool, now or with the last request in it. A later request opens it again."""

@@ -8,6 +8,7 @@ import orjson
 from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR, PARSE_ERROR
 
+from mcp_bridge import exact
 from mcp_bridge.types import Json
 
 Id = int | str
@@ -21,42 +22,8 @@ class ConnectionLost(MCPError):
 
 
 def encode(message: Json) -> bytes:
-    """One line. Numbers and strings that orjson refuses (huge, lone surrogates) are escaped."""
-    try:
-        return orjson.dumps(message) + b"\n"
-    except TypeError:
-        return json.dumps(message, separators=(",", ":")).encode() + b"\n"
-
-
-def decode(text: bytes | str) -> Any:
-    """The value of a JSON text, leniently: bad UTF-8 and lone surrogates become U+FFFD.
-
-    Raises:
-        ValueError: it is no JSON.
-    """
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        pass
-    if isinstance(text, bytes):
-        text = text.decode(errors="replace")
-    try:
-        return without_surrogates(json.loads(text))
-    except RecursionError as exc:
-        raise ValueError("nested too deeply") from exc
-
-
-def without_surrogates(value: Any) -> Any:
-    """The same value with strings that can be encoded."""
-    match value:
-        case str():
-            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        case list():
-            return [without_surrogates(item) for item in value]
-        case dict():
-            return {without_surrogates(k): without_surrogates(v) for k, v in value.items()}
-        case _:
-            return value
+    """One line."""
+    return exact.encode(message) + b"\n"
 
 
 def wire_safe(params: Json) -> Json:
@@ -64,7 +31,7 @@ def wire_safe(params: Json) -> Json:
     try:
         safe: Json = orjson.loads(orjson.dumps(params))
     except TypeError:
-        safe = without_surrogates(json.loads(json.dumps(params, default=str)))
+        safe = exact.whole_characters(json.loads(json.dumps(params, default=str)))
     return safe
 
 

@@ -28,11 +28,11 @@ from mcp.shared.message import MessageMetadata
 from mcp.shared.transport_context import TransportContext
 from mcp_types import INTERNAL_ERROR, PARSE_ERROR, REQUEST_TIMEOUT, RequestId
 
+from mcp_bridge.exact import decode
 from mcp_bridge.mcp_client.jsonrpc import (
     ConnectionLost,
     Id,
     as_id,
-    decode,
     encode,
     id_in_garbage,
     is_answer,

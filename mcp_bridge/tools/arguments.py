@@ -23,8 +23,7 @@ from jsonschema.validators import extend, validator_for
 from referencing import Registry
 
 from mcp_bridge.errors import RequestError
-from mcp_bridge.inference.wire import encode
-from mcp_bridge.tools.exact import dumps, loads, nested
+from mcp_bridge.exact import encode, loads, nested, text_of
 from mcp_bridge.types import Json
 
 logger = logging.getLogger(__name__)
@@ -103,7 +102,7 @@ def kind(value: object) -> str:
 
 
 def expected(schema: Json) -> str:
-    text = dumps(schema)
+    text = text_of(schema)
     shown = text if len(text) <= SHOWN_SCHEMA else text[:SHOWN_SCHEMA] + "…"
     return f"Call it again with arguments that fit this schema: {shown}"
 

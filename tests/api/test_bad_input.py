@@ -348,7 +348,7 @@ async def test_a_client_that_leaves_in_the_second_round_stops_it(
 ) -> None:
     log = tmp_path / "log"
     servers = {"tools": scripted_server(log=log)}
-    script = [answer(calls=[("c1", "echo", '{"text": "x"}')]), hang()]
+    script: list[Any] = [answer(calls=[("c1", "echo", '{"text": "x"}')]), hang()]
     async with bridged(*script, mcp_servers=servers) as place:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(lambda: place.post("hi", stream=stream))

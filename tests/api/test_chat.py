@@ -86,7 +86,7 @@ async def test_fields_that_the_engine_adds_reach_the_client(stream: bool) -> Non
 
 
 async def test_numbers_beyond_64_bits_survive_in_both_directions() -> None:
-    huge = 2**70
+    huge = 2**70 + 1
     async with bridged(lambda _: whole({**completion_of(answer("a")), "x_big": huge})) as place:
         completion = await place.chat("hi", x_seed=huge)
         assert place.inference.requests[0].json["x_seed"] == huge
@@ -446,7 +446,12 @@ async def test_leaving_during_a_tool_cancels_it_and_harms_nobody(
 @BOTH
 async def test_leaving_during_the_question_closes_it(stream: bool) -> None:
     held = anyio.Event()
-    pieces = [chunk({"role": "assistant", "content": "a"}), held, chunk({"content": "b"}), DONE]
+    pieces: list[Any] = [
+        chunk({"role": "assistant", "content": "a"}),
+        held,
+        chunk({"content": "b"}),
+        DONE,
+    ]
     async with bridged(lambda _: sse(*pieces)) as place:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(lambda: place.post("hi", stream=stream))
@@ -462,7 +467,7 @@ async def test_leaving_during_the_question_closes_it(stream: bool) -> None:
 
 async def test_silence_is_broken_by_comments() -> None:
     held = anyio.Event()
-    pieces = [chunk({"role": "assistant", "content": "a"}), held]
+    pieces: list[Any] = [chunk({"role": "assistant", "content": "a"}), held]
     limits = {"keep_alive": 0.05}
     async with bridged(lambda _: sse(*pieces), limits=limits) as place:
         body = place.body("hi", stream=True)
@@ -495,12 +500,14 @@ async def test_an_error_before_the_first_byte_keeps_its_status(stream: bool, sta
 
 
 async def test_an_error_after_the_first_byte_is_an_event_without_choices() -> None:
+    seen = anyio.Event()
     failing = sse(
         chunk({"role": "assistant", "content": "Half"}),
+        seen,
         event({"error": {"message": "out of memory", "type": "server_error", "code": 500}}),
     )
     async with bridged(failing) as place:
-        read = await place.streamed()
+        read = await place.streamed(on_chunk=seen.set)
     assert read.text == "Half"
     assert read.error is not None
     assert "out of memory" in read.error["message"]
@@ -572,7 +579,7 @@ async def test_a_long_result_is_cut_and_can_be_read_on() -> None:
         id = notice.split('id="')[1].split('"')[0]
         return answer(calls=[("c2", "read_tool_result", json.dumps({"id": id, "offset": 4990}))])
 
-    script = [answer(calls=[("c1", "big", '{"size": 5000}')]), read_on, answer("ok")]
+    script: list[Any] = [answer(calls=[("c1", "big", '{"size": 5000}')]), read_on, answer("ok")]
     async with bridged(*script, tools={"max_result_chars": 1000}) as place:
         await place.chat()
         first, second, third = (request.json for request in place.inference.requests)
@@ -729,7 +736,7 @@ async def test_our_own_tool_turns_that_come_back_are_passed_on_and_not_run(
     stream: bool, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    history = [
+    history: list[Json] = [
         {"role": "user", "content": "hi"},
         {
             "role": "assistant",

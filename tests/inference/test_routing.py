@@ -7,15 +7,14 @@ from typing import Any
 
 import anyio
 import pytest
-from tenacity import RetryCallState
+from tenacity import RetryCallState, Retrying
 
 from mcp_bridge.config.settings import InferenceServer
 from mcp_bridge.errors import InferenceError, RequestError
 from mcp_bridge.inference.client import Inference
 from mcp_bridge.inference.models import entries_of
-from mcp_bridge.inference.retries import asked_wait, retrying
+from mcp_bridge.inference.retries import asked_wait, waiting
 from mcp_bridge.inference.routing import close_names, is_listed, matches
-from mcp_bridge.inference.transport import Endpoint
 from mcp_bridge.types import Json
 from tests.fakes import (
     Reply,
@@ -234,12 +233,12 @@ def test_a_server_may_say_when_to_come_back() -> None:
 
 
 def test_a_wait_that_a_server_asks_for_takes_the_place_of_ours() -> None:
-    attempts = retrying(Endpoint(somewhere()), backoff=0.0, others=False)
-    state = RetryCallState(attempts, None, (), {})
+    wait_for = waiting(0.0)
+    state = RetryCallState(Retrying(), None, (), {})
     for headers, wait in (({"retry-after": "7"}, 7), ({}, 0)):
         error = InferenceError("busy", status=429, headers=headers)
         state.set_exception((InferenceError, error, None))
-        assert attempts.wait(state) == wait
+        assert wait_for(state) == wait
 
 
 # Lists of models

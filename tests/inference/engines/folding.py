@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator
 from itertools import count, pairwise
 from typing import Any
 
+from mcp_bridge.exact import decode
 from mcp_bridge.inference.answer import Answer, Part
 from mcp_bridge.inference.fold import Fold
 from mcp_bridge.inference.sse import SseReader
-from mcp_bridge.inference.wire import decode
 from mcp_bridge.types import Json
 
 
