@@ -42,17 +42,17 @@ ANYTHING: st.SearchStrategy[Any] = st.recursive(
 )
 
 
+def maybe_fitting(shape: Shape | None) -> st.SearchStrategy[Any]:
+    return ANYTHING if shape is None else st.deferred(lambda: fitting(shape)) | ANYTHING
+
+
 def fitting(shape: Shape) -> st.SearchStrategy[Any]:
     """Values that have the right form, mostly."""
     if shape.kind is Kind.SECTION and shape.section:
         names = [*shape.fields(), *ALIASES.get(shape.section, {}), "enabled", "nmae"]
         inner = {name: shape.at(ALIASES.get(shape.section, {}).get(name, name)) for name in names}
         return st.fixed_dictionaries(
-            {},
-            optional={
-                name: st.deferred(lambda at=at: fitting(at)) | ANYTHING if at else ANYTHING
-                for name, at in inner.items()
-            },
+            {}, optional={name: maybe_fitting(at) for name, at in inner.items()}
         )
     if shape.kind is Kind.MAPPING and shape.item:
         return st.dictionaries(st.sampled_from(NAMES), fitting(shape.item) | SCALARS, max_size=3)

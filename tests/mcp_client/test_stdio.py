@@ -10,6 +10,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from anyio.streams.buffered import BufferedByteReceiveStream
 
 from mcp_bridge.config.settings import McpServer
 from mcp_bridge.errors import OutcomeUnknown, SourceRefused, SourceTimeout, SourceUnavailable
@@ -199,7 +200,8 @@ async def test_children_and_grandchildren_die_when_the_bridge_is_killed(tmp_path
     async with bridge:
         assert bridge.stdout is not None
         with anyio.fail_after(30):
-            line = (await bridge.stdout.receive()).decode().split()
+            said = BufferedByteReceiveStream(bridge.stdout)
+            line = (await said.receive_until(b"\n", 1000)).decode().split()
         pids = [int(word) for word in line[1:]]
         pids += [e["grandchild"] for e in entries(log) if "grandchild" in e]
         assert len(pids) == 4
