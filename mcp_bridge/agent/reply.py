@@ -12,6 +12,7 @@ from typing import Any
 from mcp_bridge.agent.conversation import call_item, rest_of
 from mcp_bridge.inference import fold
 from mcp_bridge.inference.answer import Answer, Fragment, ModelCall, Part
+from mcp_bridge.inference.splice import Piece
 from mcp_bridge.types import Json
 
 JOIN = "\n\n"
@@ -56,9 +57,13 @@ class Reply:
 
     # While a round streams
 
-    def chunks(self, part: Part) -> tuple[Json, ...]:
+    def chunks(self, part: Part) -> tuple[Json | Piece, ...]:
         """What of this part the caller sees, as finished chunks."""
-        shown = [self._models(chunk) for chunk in part.chunks if not self._is_over(chunk)]
+        shown: list[Json | Piece] = [
+            chunk if isinstance(chunk, Piece) else self._models(chunk)
+            for chunk in part.chunks
+            if isinstance(chunk, Piece) or not self._is_over(chunk)
+        ]
         shown += [
             self._call_chunk(fragment)
             for fragment in part.fragments
@@ -154,6 +159,9 @@ class Reply:
         chunks = (self._models({"choices": [{"index": 0, "delta": missing}]}),) if missing else ()
         for field, value in said.items():
             self.message[field] = joined(self.message.get(field), value, parted=field in TEXTS)
+        for field in TEXTS:
+            if text := said.get(field):
+                self._tails[field] = text[-1]
         self._streamed.clear()
         self.usage = summed(self.usage, answer.usage)
         self._envelope.update({k: v for k, v in answer.envelope.items() if k not in OURS})

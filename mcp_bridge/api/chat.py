@@ -26,6 +26,7 @@ from mcp_bridge.api.strangers import server_of
 from mcp_bridge.api.stream import StreamWriter, WholeWriter, Writer
 from mcp_bridge.bridge import Bridge
 from mcp_bridge.errors import BridgeError, RequestError
+from mcp_bridge.inference.splice import Piece
 from mcp_bridge.policy.origin import check_origin
 from mcp_bridge.tools.catalog import EMPTY_VIEW, View
 from mcp_bridge.tools.source import CallContext
@@ -43,7 +44,7 @@ TRACE = ("traceparent", "tracestate", "baggage")
 class Shape(Protocol):
     """How an answer looks to the client: as a chat completion or as a legacy completion."""
 
-    def chunks(self, chunks: Iterable[Json]) -> Iterable[Json]: ...
+    def chunks(self, chunks: Iterable[Json | Piece]) -> Iterable[Json | Piece]: ...
 
     def whole(self, completion: Json) -> Json: ...
 
@@ -51,7 +52,7 @@ class Shape(Protocol):
 class ChatShape:
     """Chat completions go out as the loop made them."""
 
-    def chunks(self, chunks: Iterable[Json]) -> Iterable[Json]:
+    def chunks(self, chunks: Iterable[Json | Piece]) -> Iterable[Json | Piece]:
         return chunks
 
     def whole(self, completion: Json) -> Json:

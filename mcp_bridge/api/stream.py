@@ -14,6 +14,7 @@ from starlette.types import Send
 
 from mcp_bridge.errors import BridgeError
 from mcp_bridge.exact import encode
+from mcp_bridge.inference.splice import Piece
 from mcp_bridge.types import Json
 
 STREAM_HEADERS = {
@@ -30,11 +31,11 @@ class Writer(Protocol):
 
     async def start(self, headers: Mapping[str, str]) -> None: ...
 
-    async def chunks(self, chunks: Iterable[Json]) -> None: ...
+    async def chunks(self, chunks: Iterable[Json | Piece]) -> None: ...
 
     async def busy(self) -> None: ...
 
-    async def finish(self, whole: Json, last: Iterable[Json]) -> None: ...
+    async def finish(self, whole: Json, last: Iterable[Json | Piece]) -> None: ...
 
     async def fail(self, error: BridgeError) -> None: ...
 
@@ -58,7 +59,7 @@ class StreamWriter:
         await self._send(response_start(200, {**STREAM_HEADERS, **headers}))
         await self._write(b"")
 
-    async def chunks(self, chunks: Iterable[Json]) -> None:
+    async def chunks(self, chunks: Iterable[Json | Piece]) -> None:
         await self.start({})
         self._said_something = True
         await self._write(b"".join(event(chunk) for chunk in chunks))
@@ -70,7 +71,7 @@ class StreamWriter:
             self._said_something = True
             await self._write(b": tools are running\n\n")
 
-    async def finish(self, whole: Json, last: Iterable[Json]) -> None:
+    async def finish(self, whole: Json, last: Iterable[Json | Piece]) -> None:
         await self.start({})
         await self._write(b"".join(map(event, last)) + b"data: [DONE]\n\n", more=False)
 
@@ -104,13 +105,13 @@ class WholeWriter:
     async def start(self, headers: Mapping[str, str]) -> None:
         self._headers.update(headers)
 
-    async def chunks(self, chunks: Iterable[Json]) -> None:
+    async def chunks(self, chunks: Iterable[Json | Piece]) -> None:
         pass  # the whole completion holds them
 
     async def busy(self) -> None:
         pass
 
-    async def finish(self, whole: Json, last: Iterable[Json]) -> None:
+    async def finish(self, whole: Json, last: Iterable[Json | Piece]) -> None:
         self.started = True
         await send_json(self._send, 200, whole, self._headers)
 
@@ -121,8 +122,8 @@ class WholeWriter:
         await anyio.sleep_forever()
 
 
-def event(value: Json) -> bytes:
-    return b"data: " + encode(value) + b"\n\n"
+def event(value: Json | Piece) -> bytes:
+    return b"data: %b\n\n" % (value.encoded() if isinstance(value, Piece) else encode(value))
 
 
 async def send_json(send: Send, status: int, value: Json, headers: Mapping[str, str]) -> None:

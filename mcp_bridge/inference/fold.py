@@ -12,6 +12,7 @@ from typing import Any
 from mcp_bridge.inference.answer import Answer, ModelCall, Part
 from mcp_bridge.inference.calls import Calls, mint_id
 from mcp_bridge.inference.failures import broken, in_band
+from mcp_bridge.inference.splice import Piece, Splicer
 from mcp_bridge.types import Json
 
 FINISH_REASONS = {
@@ -54,7 +55,8 @@ class Fold:
         self._mint = mint
         self._envelope: Json = {}
         self._usage: Json | None = None
-        self._chunks: list[Json] = []
+        self._chunks: list[Json | Piece] = []
+        self._splicer = Splicer(self._first.hear)
         self._done = False
         self.empty = True
         """Nothing has arrived yet that belongs to an answer."""
@@ -74,6 +76,21 @@ class Fold:
         for choice in choices:
             if isinstance(choice, dict):
                 self._add_choice(chunk, choice, alone=len(choices) == 1)
+
+    def add_like_before(self, payload: bytes) -> bool:
+        """Take in a chunk unread, if it is like the one before but for its text."""
+        piece = self._splicer.piece(payload)
+        if piece is None:
+            return False
+        self._chunks.append(piece)
+        return True
+
+    def learn(self, payload: bytes, chunk: Json) -> None:
+        """Note what a chunk that was added looked like, for those that follow."""
+        if self._chunks and self._chunks[-1] is chunk and self._first.reason is None:
+            self._splicer.learn(payload, chunk)
+        else:
+            self._splicer.forget()
 
     def done(self) -> None:
         """The stream said `[DONE]`."""
@@ -207,7 +224,7 @@ class Fold:
 
     def _check_something_came(self, calls: tuple[ModelCall, ...]) -> None:
         """Without a finish reason it is an answer only if it says something (L16)."""
-        if self._first.text or any(call.complete for call in calls):
+        if self._first.says_something or any(call.complete for call in calls):
             return
         what = "sent an empty stream" if self.empty else "broke off before it said anything"
         raise broken(self._server, what, code="inference_server_empty_answer")
@@ -228,6 +245,14 @@ class _Choice:
     @property
     def text(self) -> str:
         return "".join(self._content)
+
+    @property
+    def says_something(self) -> bool:
+        return bool(self._content or any(self._texts.get("refusal", ())))
+
+    def hear(self, field: str, text: str) -> None:
+        """Take in a text that is passed on as it came."""
+        (self._content if field == "content" else self._texts.setdefault(field, [])).append(text)
 
     def add(self, choice: Json, said: Json, *, whole: bool = False) -> Json:
         """Take in what a choice says; returns what there is to show of it."""

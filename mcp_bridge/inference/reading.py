@@ -89,6 +89,8 @@ async def _next(pieces: AsyncIterator[bytes], fold: Fold) -> bytes | None:
 def _fold(payloads: list[bytes], fold: Fold, server: str) -> InferenceError | None:
     """Take events in; returns what broke the answer off, with all that came before it folded."""
     for payload in payloads:
+        if fold.add_like_before(payload):
+            continue
         if payload.strip() == DONE:
             fold.done()
             return None
@@ -104,6 +106,7 @@ def _fold(payloads: list[bytes], fold: Fold, server: str) -> InferenceError | No
                 fold.add(chunk)
             except InferenceError as exc:
                 return exc
+            fold.learn(payload, chunk)
     return None
 
 

@@ -21,6 +21,8 @@ class SseReader:
 
     def feed(self, piece: bytes) -> list[bytes]:
         """The payloads of the events that this piece completes."""
+        if (whole := self._whole_events(piece)) is not None:
+            return whole
         if self._after_cr and piece:
             self._after_cr = False
             piece = piece.removeprefix(b"\n")
@@ -38,6 +40,15 @@ class SseReader:
         if not piece.endswith((b"\n", b"\r")):
             self._tail.append(lines.pop())
         return self._payloads(lines)
+
+    def _whole_events(self, piece: bytes) -> list[bytes] | None:
+        """The payloads of a piece that is nothing but whole events of one line, as most are."""
+        if self._tail or self._data or self._after_cr or self._at_start:
+            return None
+        if not piece.startswith(b"data: ") or not piece.endswith(b"\n\n") or b"\r" in piece:
+            return None
+        payloads = piece[6:-2].split(b"\n\ndata: ")
+        return None if any(b"\n" in payload for payload in payloads) else payloads
 
     def close(self) -> list[bytes]:
         """What is left when the stream ends without the last event's blank line."""

@@ -101,7 +101,7 @@ class TextCalls:
 
     def chunks(self, part: Part) -> Part | None:
         """The part with only such text as is surely none of a call; None when nothing is left."""
-        shown = tuple(chunk for chunk in map(self._shown, part.chunks) if chunk is not None)
+        shown = tuple(chunk for chunk in map(self._shown, part.read()) if chunk is not None)
         return Part(shown, part.fragments) if shown or part.fragments else None
 
     def finish(self, answer: Answer) -> tuple[Part | None, Answer]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mcp_bridge.agent.reply import Reply, summed
 from mcp_bridge.inference.answer import Answer, ModelCall
 from mcp_bridge.inference.fold import Fold
+from mcp_bridge.inference.splice import Piece
 from mcp_bridge.types import Json
 
 THEIRS = frozenset({"theirs", "shell"})
@@ -27,6 +28,10 @@ def call(id: str, name: str, arguments: str, index: int = 0) -> Json:
     return {"index": index, "id": id, "type": "function", "function": function}
 
 
+def objects(chunks: Iterable[Json | Piece]) -> list[Json]:
+    return [chunk.as_chunk() if isinstance(chunk, Piece) else chunk for chunk in chunks]
+
+
 def streamed(reply: Reply, rounds: Iterable[Round], *, finish: str = "stop") -> list[Json]:
     """Everything that a client sees of these rounds, as the loop would send it."""
     seen: list[Json] = []
@@ -36,7 +41,7 @@ def streamed(reply: Reply, rounds: Iterable[Round], *, finish: str = "stop") -> 
         for chunk in [*chunks, piece(finish="stop")]:
             fold.add({**head, "object": "chat.completion.chunk", **copy.deepcopy(chunk)})
             if part := fold.take():
-                seen += reply.chunks(part)
+                seen += objects(reply.chunks(part))
         seen += ended(reply, fold)
     return seen + list(reply.last_chunks(finish, {}, usage=True))
 
@@ -46,7 +51,7 @@ def ended(reply: Reply, fold: Fold) -> list[Json]:
     fold.close()
     seen: list[Json] = []
     if part := fold.take():
-        seen += reply.chunks(part)
+        seen += objects(reply.chunks(part))
     answer = fold.answer()
     seen += reply.take(answer)
     return seen + list(reply.hand_out([c for c in answer.calls if c.name in THEIRS]))

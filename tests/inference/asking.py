@@ -67,7 +67,7 @@ async def error_of(asked: Inference, body: Json) -> InferenceError:
 
 def shown(found: list[Item]) -> str:
     """The text that the parts of a stream show."""
-    chunks = [chunk for item in found if isinstance(item, Part) for chunk in item.chunks]
+    chunks = [chunk for item in found if isinstance(item, Part) for chunk in item.read()]
     return "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
 
 

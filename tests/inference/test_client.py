@@ -102,7 +102,7 @@ async def test_several_choices_of_a_whole_document_are_streamed_too() -> None:
     )
     async with ScriptedInference(whole(body)) as server, inference(at(server)) as asked:
         found = await items(asked, question(stream=True, n=2))
-    chunks = [chunk for item in found if isinstance(item, Part) for chunk in item.chunks]
+    chunks = [chunk for item in found if isinstance(item, Part) for chunk in item.read()]
     second = [chunk["choices"][0] for chunk in chunks if chunk["choices"][0]["index"] == 1]
     assert second[0]["delta"]["tool_calls"] == [{"index": 0, "id": "c1", "type": "function"}]
     assert second[0]["finish_reason"] == "tool_calls"

@@ -118,7 +118,7 @@ def test_what_is_shown_live_is_the_answer(fixture: Fixture) -> None:
 @named(ANSWERS)
 def test_chunks_to_show_are_clean(fixture: Fixture) -> None:
     *parts, _ = stream_parts([fixture.stream])
-    for chunk in (chunk for part in parts if isinstance(part, Part) for chunk in part.chunks):
+    for chunk in (chunk for part in parts if isinstance(part, Part) for chunk in part.read()):
         assert "usage" not in chunk
         for choice in chunk["choices"]:
             assert choice["finish_reason"] is None

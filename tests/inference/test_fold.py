@@ -247,7 +247,7 @@ def test_a_chunk_keeps_its_own_fields_and_loses_what_the_answer_tells() -> None:
     )
     (part,) = parts
     assert isinstance(part, Part)
-    (only,) = part.chunks
+    (only,) = part.read()
     choice = {"index": 0, "delta": {"content": "Hi", "x": 1}, "finish_reason": None}
     assert only == {"id": "c", "model": "m", "choices": [choice], "y": 2}
 
@@ -271,7 +271,7 @@ def test_what_a_choice_says_beside_its_delta_is_shown(finish: Json) -> None:
     extra = {"index": 0, "delta": {}, "logprobs": {"content": [{"token": "a"}]}, **finish}
     *parts, answer = stream_parts([sse({"choices": [extra]}, chunk({"content": "a"}, "stop"))])
     assert isinstance(parts[0], Part)
-    assert parts[0].chunks[0]["choices"][0]["logprobs"] == {"content": [{"token": "a"}]}
+    assert parts[0].read()[0]["choices"][0]["logprobs"] == {"content": [{"token": "a"}]}
     assert isinstance(answer, Answer)
     assert answer.choice == {"logprobs": {"content": [{"token": "a"}]}}
 
@@ -389,7 +389,7 @@ def test_further_choices_pass_as_they_are_and_are_put_together() -> None:
         {"index": 1, "message": message, "finish_reason": "tool_calls"},
         {"index": 2, "message": {"role": "assistant", "content": "z"}, "finish_reason": "stop"},
     )
-    passed = [c for part in parts if isinstance(part, Part) for c in part.chunks]
+    passed = [c for part in parts if isinstance(part, Part) for c in part.read()]
     assert [c["choices"][0]["index"] for c in passed] == [0, 2, 1, 1, 1, 2]
     assert passed[3]["choices"][0]["delta"]["tool_calls"][0]["function"]["name"] == "add"
 
@@ -403,7 +403,7 @@ def test_choices_that_share_a_chunk_are_shown_apart() -> None:
     }
     *parts, answer = stream_parts([sse(both, DONE)])
     assert isinstance(answer, Answer)
-    passed = [c for part in parts if isinstance(part, Part) for c in part.chunks]
+    passed = [c for part in parts if isinstance(part, Part) for c in part.read()]
     assert [len(c["choices"]) for c in passed] == [1, 1]
     assert answer.more_choices[0]["message"]["content"] == "b"
 

@@ -49,7 +49,7 @@ def answer(
 
 
 def said(part: Part | None) -> str:
-    chunks = part.chunks if part else ()
+    chunks = part.read() if part else ()
     return "".join(c["choices"][0]["delta"].get("content", "") for c in chunks)
 
 
@@ -327,7 +327,7 @@ def test_a_chunk_that_also_says_something_else_keeps_that() -> None:
     both["choices"][0]["logprobs"] = {"content": [{"token": "<function=add>"}]}
     part = TextCalls(NAMES).chunks(Part((both,)))
     assert part is not None
-    assert part.chunks[0]["choices"] == [
+    assert part.read()[0]["choices"] == [
         {"index": 0, "delta": {"reasoning_content": "hm"}, "finish_reason": None}
     ]
 
@@ -337,7 +337,7 @@ def test_what_is_given_out_at_the_end_is_a_chunk_of_the_same_answer() -> None:
     text_calls.chunks(Part((chunk("<func"),)))
     part, _ = text_calls.finish(answer("<func"))
     assert part is not None
-    assert part.chunks == ({**chunk("<func"), "object": "chat.completion.chunk"},)
+    assert part.read() == ({**chunk("<func"), "object": "chat.completion.chunk"},)
 
 
 # Decisions

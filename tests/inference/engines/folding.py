@@ -67,5 +67,5 @@ def said(message: Json) -> Json:
 
 def shown(parts: Iterable[Any], key: str = "content") -> str:
     """The text that the parts show in one field."""
-    chunks = [chunk for part in parts if isinstance(part, Part) for chunk in part.chunks]
+    chunks = [chunk for part in parts if isinstance(part, Part) for chunk in part.read()]
     return "".join(choice["delta"].get(key, "") for c in chunks for choice in c["choices"])

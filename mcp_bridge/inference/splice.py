@@ -1,0 +1,135 @@
+"""Chunks that are like the one before, but for their text: passed on without being taken apart.
+
+Most chunks of a stream differ in nothing but a few characters. Once two texts have come in a row,
+the bytes around the second one are a Mould: a payload that fits it is the same chunk with another
+text, whatever fields it has, so it can be passed on by putting its text between the bytes that the
+first one became. What does not fit (a call, a finish reason, usage, another `created`) is read as
+ever. The text itself is always read, and so are all texts in which anything is unusual.
+"""
+
+import re
+from collections.abc import Callable
+
+import orjson
+
+from mcp_bridge.exact import encode
+from mcp_bridge.types import Json
+
+TEXTS = frozenset({"content", "reasoning_content", "reasoning"})
+PLAIN = frozenset({"index", "delta", "finish_reason"})
+LITERAL = rb'"(?:[^"\\]|\\.)*"'
+PLACE = "\0text\0"
+"""Stands where the text belongs while the rest is encoded; no model writes it."""
+
+
+class Mould:
+    """What is around the text of a run of chunks, as they arrive and as they are passed on.
+
+    `chunk` is the one that the run began with. Its receiver changes it (the head of the answer
+    becomes its head) before it passes on the others.
+    """
+
+    __slots__ = ("_after", "_around", "_before", "chunk", "field")
+
+    def __init__(self, chunk: Json, field: str, before: bytes, after: bytes) -> None:
+        self.chunk = chunk
+        self.field = field
+        self._before = before
+        self._after = after
+        self._around: tuple[bytes, bytes] | None = None
+
+    def literal(self, payload: bytes) -> bytes | None:
+        """The text of a payload that fits, as JSON; None: it does not fit."""
+        if payload.startswith(self._before) and payload.endswith(self._after):
+            return payload[len(self._before) : len(payload) - len(self._after)]
+        return None
+
+    def with_text(self, text: str) -> Json:
+        """The chunk with this text."""
+        [choice] = self.chunk["choices"]
+        return {**self.chunk, "choices": [{**choice, "delta": {self.field: text}}]}
+
+    def around(self) -> tuple[bytes, bytes]:
+        """What stands before and after the text when it is passed on."""
+        if self._around is None:
+            before, _, after = encode(self.with_text(PLACE)).partition(encode(PLACE))
+            self._around = before, after
+        return self._around
+
+
+class Piece:
+    """A chunk like another one, with its own text (`literal`: as JSON)."""
+
+    __slots__ = ("literal", "mould", "text")
+
+    def __init__(self, mould: Mould, literal: bytes, text: str) -> None:
+        self.mould = mould
+        self.literal = literal
+        self.text = text
+
+    def encoded(self) -> bytes:
+        before, after = self.mould.around()
+        return b"".join((before, self.literal, after))
+
+    def as_chunk(self) -> Json:
+        return self.mould.with_text(self.text)
+
+
+class Splicer:
+    """Finds such chunks in a stream. `hear` is told the field and the text of each."""
+
+    def __init__(self, hear: Callable[[str, str], None]) -> None:
+        self._hear = hear
+        self._mould: Mould | None = None
+        self._field: str | None = None
+
+    def piece(self, payload: bytes) -> Piece | None:
+        """The payload as a chunk like the one before; None: it must be read."""
+        mould = self._mould
+        if mould is None or (literal := mould.literal(payload)) is None:
+            return None
+        try:
+            text = orjson.loads(literal)
+        except orjson.JSONDecodeError:
+            return None
+        if not isinstance(text, str) or not text:
+            return None
+        self._hear(mould.field, text)
+        return Piece(mould, literal, text)
+
+    def learn(self, payload: bytes, chunk: Json) -> None:
+        """A chunk was read and will be shown: the second text in a row makes a mould.
+
+        The first may be given a role, or be parted from what was said before.
+        """
+        field, before = plain_text(chunk), self._field
+        self._field, self._mould = field, None
+        if field is not None and field == before:
+            self._mould = mould_of(payload, chunk, field)
+
+    def forget(self) -> None:
+        self._field = self._mould = None
+
+
+def plain_text(chunk: Json) -> str | None:
+    """The field of a chunk that holds one text and nothing else that grows or ends."""
+    choices = chunk["choices"]
+    if len(choices) != 1:
+        return None
+    choice = choices[0]
+    delta = choice["delta"]
+    if len(delta) != 1 or choice.get("index") or choice.get("finish_reason"):
+        return None
+    if any(choice[key] for key in choice.keys() - PLAIN):
+        return None
+    [(field, value)] = delta.items()
+    return field if field in TEXTS and isinstance(value, str) else None
+
+
+def mould_of(payload: bytes, chunk: Json, field: str) -> Mould | None:
+    """The bytes around the text, if there is no doubt where it stands."""
+    found = re.findall(rb'"%b"\s*:' % field.encode(), payload)
+    place = re.search(rb'"%b"\s*:\s*(%b)' % (field.encode(), LITERAL), payload)
+    if len(found) != 1 or place is None:
+        return None
+    return Mould(chunk, field, payload[: place.start(1)], payload[place.end(1) :])

@@ -1,0 +1,125 @@
+"""Chunks that are passed on without being taken apart are the same as if they had been."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mcp_bridge.agent.reply import Reply
+from mcp_bridge.api.stream import event
+from mcp_bridge.inference.answer import Answer
+from mcp_bridge.inference.fold import Fold
+from mcp_bridge.inference.splice import Piece
+
+Json = dict[str, Any]
+Heard = tuple[list[Json], Answer, int]
+
+
+def passed_on(payloads: Sequence[bytes], *, spliced: bool, together: bool) -> Heard:
+    """What a client gets of two rounds of this stream, the last answer, how much was spliced."""
+    reply, pieces = Reply("model-a", frozenset()), 0
+    events: list[bytes] = []
+    for _ in range(2):
+        fold = Fold("engine")
+        for payload in payloads:
+            if not (spliced and fold.add_like_before(payload)):
+                chunk = json.loads(payload)
+                fold.add(chunk)
+                if spliced:
+                    fold.learn(payload, chunk)
+            if not together and (part := fold.take()):
+                pieces += sum(isinstance(c, Piece) for c in part.chunks)
+                events += map(event, reply.chunks(part))
+        fold.done()
+        fold.close()
+        if part := fold.take():
+            pieces += sum(isinstance(c, Piece) for c in part.chunks)
+            events += map(event, reply.chunks(part))
+        answer = fold.answer()
+        events += map(event, reply.take(answer))
+    return [json.loads(e.removeprefix(b"data: ")) for e in events], answer, pieces
+
+
+def same(payloads: Sequence[bytes]) -> int:
+    """Check that splicing changes nothing; how many chunks it spared."""
+    spared = 0
+    for together in (False, True):
+        read = passed_on(payloads, spliced=False, together=together)
+        spliced = passed_on(payloads, spliced=True, together=together)
+        assert spliced[:2] == read[:2]
+        spared = spliced[2]
+    return spared
+
+
+def chunk(text: str, field: str = "content", *, compact: bool = True, **more: Any) -> bytes:
+    choice = {"index": 0, "delta": {field: text}, "finish_reason": None}
+    whole = {"id": "c1", "created": 1, "model": "m", "choices": [choice], **more}
+    return json.dumps(whole, separators=(",", ":") if compact else None).encode()
+
+
+def test_a_run_of_texts_is_passed_on_unread() -> None:
+    texts = ["One", " two", ' "three"', " \\ four\n", " fünf", " \ud83d\ude42", " }]}"]
+    for compact in (True, False):
+        spared = same([chunk(text, compact=compact) for text in texts])
+        assert spared == 2 * (len(texts) - 2)
+
+
+def test_what_is_not_like_the_chunk_before_is_read() -> None:
+    payloads = [
+        chunk("a"),
+        chunk("b"),
+        chunk("c", created=2),
+        chunk("d", "reasoning_content"),
+        chunk("e", usage={"total_tokens": 3}),
+        chunk("f", timings={"ms": 1}),
+        chunk("g", system_fingerprint="fp"),
+        chunk("h", choices=[{"index": 1, "delta": {"content": "h"}, "finish_reason": None}]),
+        chunk("i", choices=[{"index": 0, "delta": {"content": "i", "x": 1}}]),
+        chunk("j", choices=[{"index": 0, "delta": {"content": "j"}, "logprobs": {"content": [1]}}]),
+        chunk("k", choices=[{"index": 0, "delta": {"content": "k"}, "finish_reason": "stop"}]),
+    ]
+    assert same(payloads) == 0
+
+
+def test_a_text_that_holds_what_looks_like_a_field_is_not_mistaken() -> None:
+    same([chunk(text) for text in ("a", "b", '"content": "x"', "c", "d", '{"content":"y"}', "e")])
+
+
+def test_an_empty_or_broken_text_is_left_to_be_read() -> None:
+    assert same([chunk("a"), chunk("b"), chunk(""), chunk("c"), chunk("d"), chunk("e")]) == 2
+    fold = Fold("engine")
+    for text in ("a", "b"):
+        read = json.loads(chunk(text))
+        fold.add(read)
+        fold.learn(chunk(text), read)
+    assert fold.add_like_before(chunk("c"))
+    assert not fold.add_like_before(chunk("X").replace(b'"X"', b"7"))
+    assert not fold.add_like_before(chunk("X").replace(b'"X"', b'"a","role":"b"'))
+    assert not fold.add_like_before(chunk("X").replace(b'"X"', b'"\xff"'))
+
+
+PARTS = st.fixed_dictionaries(
+    {"text": st.text(max_size=6) | st.sampled_from(['"', "\\", '"content":', "\x00text\x00"])},
+    optional={
+        "field": st.sampled_from(["content", "reasoning_content", "reasoning"]),
+        "created": st.integers(1, 2),
+        "usage": st.none() | st.just({"total_tokens": 1}),
+        "object": st.just("chat.completion.chunk"),
+        "service_tier": st.none() | st.just("default"),
+    },
+)
+
+
+@given(st.lists(PARTS, min_size=1, max_size=12), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_splicing_never_changes_what_is_said(parts: list[Json], role_each_time: bool) -> None:
+    payloads = []
+    for part in parts:
+        payload = chunk(**part)
+        if role_each_time:
+            payload = payload.replace(b'"delta":{', b'"delta":{"role":"assistant",', 1)
+        payloads.append(payload)
+    end = {"index": 0, "delta": {}, "finish_reason": "stop"}
+    same([*payloads, chunk("", choices=[end])])
