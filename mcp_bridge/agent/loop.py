@@ -77,6 +77,7 @@ class Turn:
     finished: bool = False
     tools_ran: int = 0
     started: bool = False
+    answer: Answer | None = None
     extension: Json = field(default_factory=dict)
     last_words: tuple[Json, ...] = ()
     spent: Json | None = None
@@ -175,6 +176,7 @@ class Agent:
                         turn.started = True
                         yield Started(part.headers)
         assert answer is not None  # noqa: S101  # inference ends every question with one Answer
+        turn.answer = answer
         turn.talk.bounds.rounds += 1
         if chunks := turn.reply.take(answer):
             yield Delta(chunks)
@@ -360,10 +362,16 @@ class Agent:
                 talk.ask.caller,
                 talk.ask.body["messages"],
                 reply.message,
-                HiddenTurn(talk.hidden),
+                HiddenTurn(talk.hidden, assistant=said_last(turn.answer)),
             )
         last = reply.last_chunks(finish, turn.extension, usage=talk.ask.wants_usage)
         return Finished(reply.completion(finish, turn.extension), (*turn.last_words, *last))
+
+
+def said_last(answer: Answer | None) -> Json | None:
+    """What the last round said alone: the client has it together with the rounds before it."""
+    content = answer.message.get("content") if answer else None
+    return {"role": "assistant", "content": content} if content else None
 
 
 def reason(answer: Answer, handed: list[ModelCall]) -> str:

@@ -75,7 +75,7 @@ async def test_it_does_not_matter_how_the_client_keeps_its_history(stream: bool)
         parts = [{"type": "text", "text": said["content"]}]
         kept = {"role": "assistant", "content": parts, "tool_calls": [], "refusal": None}
         await place.said([system, asked, kept, *SECOND], stream=stream)
-        assert sent(place) == [system, asked, *hidden("c1", "sunny"), kept, *SECOND]
+        assert sent(place) == [system, asked, *hidden("c1", "sunny"), assistant(said), *SECOND]
 
 
 @BOTH
@@ -111,6 +111,19 @@ async def test_all_rounds_and_calls_of_a_turn_come_back(stream: bool) -> None:
         await place.said([*FIRST, said, *SECOND], stream=stream)
         assert sent(place) == [*asked_last, said, *SECOND]
     assert [m.get("tool_call_id") for m in asked_last] == [None, None, "c1", "c2", None, "c3"]
+
+
+@BOTH
+async def test_what_was_said_before_the_tools_ran_is_not_said_twice(stream: bool) -> None:
+    script = [answer("Let me see.", calls=[echo("c1", "sunny")]), answer("It is sunny."), TURN_2]
+    async with bridged(*script, tools=RESTORED) as place:
+        said = assistant(await place.said(FIRST, stream=stream))
+        assert said["content"] == "Let me see.\n\nIt is sunny."
+        asked_last = sent(place)
+        await place.said([*FIRST, said, *SECOND], stream=stream)
+        last = {"role": "assistant", "content": "It is sunny."}
+        assert sent(place) == [*asked_last, last, *SECOND]
+    assert asked_last[1]["content"] == "Let me see."
 
 
 @BOTH
