@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+import anyio
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.server import HANDLED_SIGNALS
@@ -107,6 +108,15 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._app = app
         self._on_start = on_start
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, but anyio knows its loop also in callbacks, such as those of pipes.
+
+        By itself it knows the loop in tasks only, once sniffio is installed. Then whatever a
+        callback sets off (a server's request, its progress) would fail.
+        """
+        options = {"loop_factory": self.config.get_loop_factory()}
+        anyio.run(self.serve, sockets, backend_options=options)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -16,6 +16,7 @@ import anyio.abc
 import httpx2
 import pytest
 from anyio.streams.buffered import BufferedByteReceiveStream
+from mcp.client import Client
 
 from mcp_bridge.config.settings import Network
 from mcp_bridge.errors import ConfigError
@@ -129,6 +130,22 @@ async def test_it_says_where_it_listens_and_answers_there(tmp_path: Path) -> Non
         answered = await client.get(f"{bridge.url}/nothing-here", timeout=10)
         assert "server" not in answered.headers
         assert answered.headers["x-request-id"]
+
+
+async def test_what_a_server_says_unasked_is_heard(tmp_path: Path) -> None:
+    config = written(tmp_path / "c.json", mcp_servers={"x": scripted(tmp_path / "log")})
+    heard: list[float] = []
+
+    async def progress(done: float, total: float | None, message: str | None) -> None:
+        heard.append(done)
+
+    async with serving(config) as bridge, Client(f"{bridge.url[:-3]}/mcp") as client:
+        slow = {"steps": 2, "pause": 0.01}
+        await client.call_tool("slow", slow, progress_callback=progress)
+        bridge.process.send_signal(signal.SIGTERM)
+        assert await bridge.end() == 0
+    assert heard == [1, 2]
+    assert not any("Traceback" in line for line in bridge.lines), bridge.lines
 
 
 async def test_sighup_reads_the_configuration_again_and_the_command_line_still_holds(

@@ -63,7 +63,7 @@ INSTALL = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)  # it holds secrets, and asyncio logs callbacks
 class Command:
     """What to start, checked and complete."""
 
@@ -191,7 +191,7 @@ class Watchdog:
             self._shell.stdin.close()
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Child(asyncio.SubprocessProtocol):
     """A running server: asyncio's callbacks on one side, `send` and `stop` on the other."""
 

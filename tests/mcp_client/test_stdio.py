@@ -14,7 +14,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from mcp_bridge.config.settings import McpServer
 from mcp_bridge.errors import OutcomeUnknown, SourceRefused, SourceTimeout, SourceUnavailable
-from mcp_bridge.mcp_client.stdio import Lines, command_for, inherited
+from mcp_bridge.mcp_client.stdio import Child, Lines, command_for, inherited
 from mcp_bridge.tools.source import CallContext
 from tests.mcp_client.running import (
     SCRIPTED,
@@ -150,6 +150,13 @@ async def test_stderr_is_logged_with_the_servers_name_and_without_secrets(
     assert "x: my token is ***" in caplog.text
     assert "hunter22" not in caplog.text
     assert "my token is ***" in watch.connection.status()["stderr"]
+
+
+def test_nothing_shows_a_childs_environment() -> None:
+    settings = McpServer.model_validate({"command": "sh", "env": {"TOKEN": "very-secret"}})
+    command = command_for("x", settings)
+    child = Child("x", command, print, print)
+    assert "very-secret" not in f"{command!r} {child!r} {child.pipe_data_received!r}"
 
 
 async def test_a_stubborn_server_and_its_children_are_killed(tmp_path: Path) -> None:
