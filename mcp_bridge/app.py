@@ -134,6 +134,8 @@ def following(app: FastAPI, bridge: Bridge, tasks: anyio.abc.TaskGroup) -> Itera
         logger.error("the new configuration is not used, the old one stays")
         for mistake in error.mistakes:
             logger.error("configuration: %s", mistake)
+        for warning in error.warnings:
+            logger.warning("configuration: %s", warning)
 
     app.state.watcher = watcher
     tasks.start_soon(watcher.run, apply, refuse)

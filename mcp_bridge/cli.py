@@ -250,7 +250,8 @@ def check(path: str | None, show: bool, as_json: bool) -> None:
     try:
         loaded = load(path)
     except ConfigError as exc:
-        found = {"ok": False, "mistakes": list(exc.mistakes), "warnings": [], "sources": []}
+        found = {"ok": False, "mistakes": list(exc.mistakes)}
+        found |= {"warnings": list(exc.warnings), "sources": []}
         summary = f"it cannot be used: {count(len(exc.mistakes), 'mistake')}"
     else:
         found = {"ok": True, "mistakes": []}
@@ -547,7 +548,7 @@ def load_or_exit(path: str | None, overrides: Json | None = None) -> "Loaded":
     try:
         return load(path, overrides=overrides or None)
     except ConfigError as exc:
-        refuse(exc.mistakes)
+        refuse(exc.mistakes, exc.warnings)
 
 
 def quiet_settings(path: str | None, log_level: str | None) -> "Settings":
@@ -735,10 +736,12 @@ def complain(text: str) -> None:
     click.echo(visible(text), err=True)
 
 
-def refuse(lines: Iterable[str]) -> NoReturn:
+def refuse(lines: Iterable[str], warnings: Iterable[str] = ()) -> NoReturn:
     """End with these reasons."""
     for line in lines:
         complain(f"error: {line}")
+    for warning in warnings:
+        complain(f"warning: {warning}")
     raise click.exceptions.Exit(1)
 
 

@@ -165,8 +165,11 @@ class Area:
 
 def refused(error: ConfigError, tell: Tell) -> None:
     """What is found when there is no configuration to look behind."""
+    area = Area("configuration", tell)
     for mistake in error.mistakes:
-        Area("configuration", tell).fail(mistake)
+        area.fail(mistake)
+    for warning in error.warnings:
+        area.warn(warning)
 
 
 async def examine(loaded: Loaded, how: How, tell: Tell) -> None:

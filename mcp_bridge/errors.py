@@ -48,13 +48,17 @@ class BridgeError(Exception):
 
 
 class ConfigError(BridgeError):
-    """The configuration cannot be used. `mistakes` holds one line each: `path: what to do`."""
+    """The configuration cannot be used. `mistakes` holds one line each: `path: what to do`.
+
+    `warnings` are told with them: a name that is not known is often why something is missing.
+    """
 
     code = "invalid_configuration"
 
-    def __init__(self, mistakes: Sequence[str]) -> None:
+    def __init__(self, mistakes: Sequence[str], warnings: Sequence[str] = ()) -> None:
         super().__init__("\n".join(mistakes))
         self.mistakes = tuple(mistakes)
+        self.warnings = tuple(warnings)
 
 
 class RequestError(BridgeError):

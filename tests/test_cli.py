@@ -213,6 +213,18 @@ def test_check_names_every_mistake_and_fails(configure: Configure) -> None:
     assert [f"error: {mistake}" for mistake in found["mistakes"]] == result.stderr.splitlines()
 
 
+@pytest.mark.parametrize("command", ["check", "serve", "stdio", "tools", "doctor"])
+def test_a_name_that_is_probably_wrong_is_told_beside_the_mistake_that_it_makes(
+    command: str, configure: Configure
+) -> None:
+    auth = {"enabled": True, "api_kyes": [{"key": "x"}]}
+    path = configure(inference_server={"base_url": "http://x/v1"}, security={"auth": auth})
+    result = invoke(command, "--config", path)
+    assert result.exit_code == 1
+    assert "give at least one" in result.output
+    assert 'did you mean "api_keys"?' in result.output
+
+
 def test_check_shows_warnings_and_succeeds(configure: Configure) -> None:
     path = configure(mcp_servers={"fetch": {"command": "x", "comand": "y"}})
     result = invoke("check", "--config", path)

@@ -62,18 +62,19 @@ def load(
     sources = read_sources(path, environ)
     layers = _all_layers(sources, environ, overrides)
     if not sources.complete:  # what is missing would be mistaken for what was left out
-        raise ConfigError(sources.notes.mistakes)
+        raise ConfigError(sources.notes.mistakes, sources.notes.warnings)
     data, substitution = substitute(
         _without_nulls(merge(*(layer.data for layer in layers))), environ
     )
     checked = _Check(layers, _settled(data, substitution.missing))
     checked.missing(substitution.missing)
     settings = checked.settings()
+    warnings = (*sources.notes.warnings, *checked.warnings)
     if mistakes := [*sources.notes.mistakes, *checked.mistakes]:
-        raise ConfigError(mistakes)
+        raise ConfigError(mistakes, warnings)
     return Loaded(
         settings=settings,
-        warnings=(*sources.notes.warnings, *checked.warnings, *_advice(settings, layers)),
+        warnings=(*warnings, *_advice(settings, layers)),
         sources=tuple(layer.label for layer in layers),
         digests={**sources.files, **substitution.files},
     )

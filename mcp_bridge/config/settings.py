@@ -274,7 +274,7 @@ class Tools(Section):
         True, description="Titles, tags and the like that UIs ask for pass without tools."
     )
     restore_history: bool = Field(
-        False, description="Put hidden tool turns back when the conversation goes on (L14)."
+        False, description="Put hidden tool turns back when the conversation goes on."
     )
     memory_ttl: Seconds = Field(
         3600, description="Seconds that mixed turns, cut results and hidden turns are kept."
