@@ -136,12 +136,12 @@ async def test_what_a_server_says_unasked_is_heard(tmp_path: Path) -> None:
     config = written(tmp_path / "c.json", mcp_servers={"x": scripted(tmp_path / "log")})
     heard: list[float] = []
 
-    async def progress(done: float, total: float | None, message: str | None) -> None:
-        heard.append(done)
+    async def hear(progress: float, total: float | None, message: str | None) -> None:
+        heard.append(progress)
 
     async with serving(config) as bridge, Client(f"{bridge.url[:-3]}/mcp") as client:
         slow = {"steps": 2, "pause": 0.01}
-        await client.call_tool("slow", slow, progress_callback=progress)
+        await client.call_tool("slow", slow, progress_callback=hear)
         bridge.process.send_signal(signal.SIGTERM)
         assert await bridge.end() == 0
     assert heard == [1, 2]
