@@ -137,16 +137,27 @@ class Reply:
             self._head["id"] = f"chatcmpl-{uuid.uuid4().hex}"
 
     def _call_chunk(self, fragment: Fragment) -> Json:
-        is_new = fragment.id not in self._given
-        index = self._given.setdefault(fragment.id, len(self._given))
-        if fragment.arguments.strip():
-            self._begun.add(fragment.id)
         kind, field = TEXT_CALL if fragment.name in self._custom else JSON_CALL
         piece: Json = {field: fragment.arguments}
-        if not is_new:
-            return self.say({"tool_calls": [{"index": index, kind: piece}]})
-        call: Json = {"index": index, "id": fragment.id, "type": kind}
-        return self.say({"tool_calls": [{**call, kind: {"name": fragment.name, **piece}}]})
+        items: list[Json] = []
+        if fragment.id in self._given:
+            items.append({"index": self._given[fragment.id], kind: piece})
+        else:
+            items += self._without_arguments()
+            index = self._given[fragment.id] = len(self._given)
+            function = {"name": fragment.name, **piece}
+            items.append({"index": index, "id": fragment.id, "type": kind, kind: function})
+        if fragment.arguments.strip() or kind == "custom":
+            self._begun.add(fragment.id)
+        return self.say({"tool_calls": items})
+
+    def _without_arguments(self) -> list[Json]:
+        """What ends the last call if it has none: the openai package reads it at the next one."""
+        last = next(reversed(self._given), None)
+        if last is None or last in self._begun:
+            return []
+        self._begun.add(last)
+        return [{"index": self._given[last], "function": {"arguments": "{}"}}]
 
     # When a round has ended
 

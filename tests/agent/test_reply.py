@@ -297,6 +297,25 @@ def test_arguments_are_json_however_little_of_them_was_streamed(arguments: str) 
     assert reply.calls[0]["function"]["arguments"] == (arguments.strip() or "{}")
 
 
+def test_a_call_without_arguments_has_them_before_the_next_call_begins() -> None:
+    """The openai package parses a call's arguments when it sees the next call."""
+    calls = [call("a", "theirs", "", 0), call("b", "theirs", "", 1), call("c", "theirs", "{}", 2)]
+    reply = Reply("m", THEIRS)
+    seen = streamed(reply, [[piece(tool_calls=[one]) for one in calls]], finish="tool_calls")
+    deltas = [choice["delta"] for chunk in seen for choice in chunk["choices"]]
+    order = [
+        (item["index"], item["function"]["arguments"])
+        for delta in deltas
+        for item in delta.get("tool_calls", ())
+    ]
+    assert [index for index, _ in order] == sorted(index for index, _ in order)
+    assert [found["function"]["arguments"] for found in put_together(seen)["tool_calls"]] == [
+        "{}",
+        "{}",
+        "{}",
+    ]
+
+
 def test_fields_of_a_call_that_must_come_back_are_handed_out_too() -> None:
     signed = {**call("a", "theirs", "{}"), "extra_content": {"google": {"signature": "s"}}}
     reply = Reply("m", THEIRS)
