@@ -147,7 +147,7 @@ class Agent:
         restored = self._memory.restore(ask.caller, ask.body["messages"])
         messages = opened(restored, ask.opening)
         talk = Conversation(ask, messages, self._limits)
-        if any(was_cut(message) for message in messages):
+        if ask.view.entries and any(map(was_cut, messages)):
             talk.offer(self._reader)
         vision = self._inference.sees_images(ask.model)
         answerer = self._answerer_for(ask)
@@ -249,7 +249,8 @@ class Agent:
             return True
         refused = self._quarantine.names(ask.model, tools)
         left = [tool for tool in tools if tool["function"]["name"] not in refused]
-        if turn.talk.bounds.rounds or not left or not may_be_a_tool(exc):
+        # Once an answer has begun, the server has taken the tools: something else went wrong.
+        if turn.started or turn.talk.bounds.rounds or not left or not may_be_a_tool(exc):
             return False
 
         async def accepts(some: Sequence[Json]) -> bool:

@@ -384,6 +384,18 @@ async def test_a_forced_call_is_forced_in_the_first_round_only(stream: bool, cho
     assert second["tool_choice"] == "auto"
 
 
+async def test_tool_choice_none_adds_nothing_though_an_earlier_result_was_cut() -> None:
+    cut = 'cut: … Read the rest with read_tool_result(id="a", offset=1)'
+    history: list[Json] = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "tool_calls": [{**function("echo"), "id": "c1"}]},
+        {"role": "tool", "tool_call_id": "c1", "content": cut},
+    ]
+    async with bridged(answer("ok")) as place:
+        await place.chat(history, tool_choice="none")
+        assert "tools" not in place.inference.requests[0].json
+
+
 async def test_an_empty_list_of_tools_is_omitted() -> None:
     async with bridged(answer("ok"), mcp_servers={}) as place:
         await place.chat("hi", tools=[], tool_choice="auto")

@@ -9,7 +9,7 @@ import pytest
 from mcp.server.mcpserver import Context, MCPServer
 
 from tests.api.bridged import Place, bridged
-from tests.fakes import Item, Reply, Request, answer, whole
+from tests.fakes import Item, Reply, Request, answer, chunk, sse, whole
 from tests.mcp_client.running import PATIENCE
 from tests.servers.web import serving
 
@@ -271,3 +271,15 @@ async def test_a_tool_whose_definition_changes_gets_a_new_chance(stream: bool) -
                 await changed.wait()
             await place.said("hi", stream=stream)
             assert [tools_of(request) for request in taken(place)] == [{"look", "change"}]
+
+
+async def test_an_answer_that_fails_in_the_middle_is_no_tools_fault_and_not_begun_again() -> None:
+    error = {"code": 500, "message": "Failed to parse tool call arguments as JSON"}
+    shown = anyio.Event()
+    failing = sse(chunk({"role": "assistant", "content": "half"}), shown, {"error": error})
+    async with bridged(failing, then=answer("another")) as place:
+        read = await place.streamed("hi", on_chunk=shown.set)
+        asked = len(place.inference.requests)
+    assert read.text == "half"
+    assert read.error is not None
+    assert asked == 1
