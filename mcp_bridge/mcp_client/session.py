@@ -74,6 +74,9 @@ ASKED = {
 }
 """What a server may ask for, and the capability that answering it takes."""
 
+NOT_MCP = "Failed to parse JSON response"
+"""How the SDK begins when it cannot read an answer; a long list of what it expected follows."""
+
 STAND_INS = frozenset(
     {
         "Server returned an error response",
@@ -378,12 +381,13 @@ class Session:
             words = exchange.broken or self.channel.reason or exc.error.message
             if not exchange.sent:
                 return SourceUnavailable(self._name, f"{self._name} is not reachable: {words}")
-            return OutcomeUnknown(
-                self._name,
-                f"the connection to {self._name} broke before the answer came ({words}); "
-                "whether the call took effect is unknown",
-            )
+            broke = f"the connection to {self._name} broke before the answer came ({words})"
+            if exchange.context is not None:  # a question of our own has no effect
+                broke += "; whether the call took effect is unknown"
+            return OutcomeUnknown(self._name, broke)
         message = exc.error.message
+        if message.startswith(NOT_MCP):
+            message = "answered with JSON that is no MCP message"
         if exchange.status is not None and message in STAND_INS:
             message = f"{message} (HTTP {exchange.status})"
         return SourceRefused(self._name, message, rpc_code=exc.error.code, data=exc.error.data)

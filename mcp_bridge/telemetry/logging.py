@@ -24,6 +24,9 @@ TRACE = 5
 TALKATIVE = ("openai", "httpcore2", "hpack", "h2", "websockets")
 """Their DEBUG holds bodies or headers: it is not written at any level."""
 
+ECHO = "mcp.client.streamable_http"
+"""It logs, with tracebacks, the failures that `mcp_client.connection` says in words."""
+
 UNSAFE = re.compile(
     "[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -91,6 +94,8 @@ class _Worth(logging.Filter):
             return True
         if record.name == "py.warnings" and "MCPDeprecationWarning" in record.getMessage():
             return False  # we speak both protocol eras on purpose
+        if _is_of(record, ECHO) and self._others > logging.INFO:
+            return False
         if any(_is_of(record, name) for name in TALKATIVE):
             return record.levelno >= max(self._others, logging.INFO)
         return record.levelno >= self._others

@@ -9,7 +9,7 @@ import anyio
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from mcp_bridge.config.settings import McpServer
@@ -306,6 +306,19 @@ async def test_a_web_page_is_no_mcp_server() -> None:
         error = watch.connection.status()["error"]
     assert "http: Unexpected content type" in error
     assert "sse: no SSE stream" in error
+
+
+async def test_json_that_is_not_mcp_is_said_in_one_line() -> None:
+    async def other_api(request: Request) -> Response:
+        return JSONResponse({"hello": "a secret of that API"})
+
+    app = Starlette(routes=[Route("/", other_api, methods=["GET", "POST"])])
+    async with serving(app) as site, running(McpServer(url=site.url + "/")) as watch:
+        assert watch.connection.state == "failed"
+        error = watch.connection.status()["error"]
+    assert "answered with JSON that is no MCP message" in error
+    assert "\n" not in error
+    assert "secret" not in error
 
 
 async def test_a_closed_port_is_said_in_words() -> None:

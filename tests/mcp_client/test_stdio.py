@@ -240,6 +240,7 @@ async def test_a_server_that_exits_at_once_is_explained_by_its_last_line() -> No
     async with running(scripted("crash")) as watch:
         error = watch.connection.status()["error"]
     assert "exited with code 7: Traceback: out of luck" in error
+    assert "call" not in error  # nobody has called anything yet
 
 
 def test_docker_servers_get_their_variables_by_name(tmp_path: Path) -> None:

@@ -236,6 +236,15 @@ def test_bodies_and_headers_that_libraries_log_are_written_at_no_level(
     assert not stream.getvalue()
 
 
+def test_what_the_mcp_library_says_of_a_failure_is_for_debugging(log: Write) -> None:
+    stream = log(log_level="INFO")
+    logger("mcp.client.streamable_http").error("Error parsing JSON response")
+    assert not stream.getvalue()
+    stream = log(log_level="DEBUG")
+    logger("mcp.client.streamable_http").error("Error parsing JSON response")
+    assert "Error parsing JSON response" in stream.getvalue()
+
+
 def test_the_log_can_be_quieter_than_warnings(log: Write) -> None:
     stream = log(log_level="ERROR")
     logger().warning("ours")
