@@ -94,7 +94,8 @@ class Conversation:
         self.given = len(messages)
         self.messages = messages
         self.client_tools = client_tools(ask.body)
-        self.client_names = frozenset(filter(None, map(function_name, self.client_tools)))
+        names = filter(None, map(function_name, self.client_tools))
+        self.client_names = frozenset(names) | functions_in(ask.body)
         self.custom_names = frozenset(filter(None, map(custom_name, self.client_tools)))
         self.view = ask.view.renamed(self._free_name) if self._clash() else ask.view
         self.bounds = Bounds(limits, time.monotonic() + limits.max_seconds)
@@ -176,6 +177,14 @@ class Conversation:
 def client_tools(body: Json) -> list[Json]:
     tools = body.get("tools")
     return list(tools) if isinstance(tools, list) else []
+
+
+def functions_in(body: Json) -> frozenset[str]:
+    """The names in `functions`, which is what tools were called before."""
+    functions = body.get("functions")
+    found = functions if isinstance(functions, list) else []
+    names = [function.get("name") for function in found if isinstance(function, dict)]
+    return frozenset(name for name in names if isinstance(name, str))
 
 
 def function_name(tool: Any) -> str | None:

@@ -21,12 +21,14 @@ from mcp_bridge.agent.conversation import Ask
 from mcp_bridge.agent.events import Asked, Delta, Event, Finished, Started, ToolStarted
 from mcp_bridge.agent.sampling import DEPTH_HEADER, depth_of
 from mcp_bridge.api.body import check_chat, parse_object, read_body
+from mcp_bridge.api.functions import FUNCTIONS, speaks_functions
 from mcp_bridge.api.selection import Choice, choose, is_side_request
 from mcp_bridge.api.strangers import server_of
 from mcp_bridge.api.stream import StreamWriter, WholeWriter, Writer
 from mcp_bridge.bridge import Bridge
 from mcp_bridge.errors import BridgeError, RequestError
 from mcp_bridge.inference.splice import Piece
+from mcp_bridge.policy.access import NOTHING
 from mcp_bridge.policy.origin import check_origin
 from mcp_bridge.tools.catalog import EMPTY_VIEW, View
 from mcp_bridge.tools.source import CallContext
@@ -42,7 +44,7 @@ TRACE = ("traceparent", "tracestate", "baggage")
 
 
 class Shape(Protocol):
-    """How an answer looks to the client: as a chat completion or as a legacy completion."""
+    """How an answer looks to the client, whose API may be an older one."""
 
     def chunks(self, chunks: Iterable[Json | Piece]) -> Iterable[Json | Piece]: ...
 
@@ -92,7 +94,10 @@ class ChatEndpoint:
             return
         check_chat(body)
         choice = choose(body, arrival.caller, arrival.headers, arrival.toolset, bridge.settings)
-        await answer(bridge, arrival, choice, CHAT, receive, send)
+        shape: Shape = CHAT
+        if speaks_functions(body):
+            choice, shape = choice.narrowed(NOTHING), FUNCTIONS
+        await answer(bridge, arrival, choice, shape, receive, send)
 
 
 async def answer(
