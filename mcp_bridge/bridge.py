@@ -7,8 +7,8 @@ snapshot they began with, and an old connection is stopped when the last of them
 """
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -148,6 +148,15 @@ class Bridge:
                 listener(kind)
             except Exception:  # boundary: one listener must not stop the others
                 logger.exception("a listener of changes failed")
+
+    @contextmanager
+    def using(self, view: View) -> Iterator[None]:
+        """Keep what is behind a view running, also when a reload drops it meanwhile."""
+        with ExitStack() as stack:
+            for source in view.sources:
+                if isinstance(source, Connection):
+                    stack.enter_context(source.used())
+            yield
 
     @asynccontextmanager
     async def visiting(self, label: str, server: McpServer, view: View) -> AsyncGenerator[View]:

@@ -150,6 +150,7 @@ class Answering:
     async def run(self, tasks: TaskGroup) -> None:
         async with AsyncExitStack() as stack:
             view = await self._view(stack)
+            stack.enter_context(self.bridge.using(view))
             async with aclosing(self._events(await self._ask(view), tasks)) as events:
                 async for event in events:
                     match event:

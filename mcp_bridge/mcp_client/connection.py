@@ -142,7 +142,7 @@ class Connection:
         self._nudge = anyio.Event()
         self._stopped = False
         self._attempting = False
-        self._in_flight = 0
+        self._users = 0
         self._attempt = 0
         self._timeouts = 0
         self._failures_seen = 0
@@ -192,9 +192,20 @@ class Connection:
         await self._settled.wait()
 
     async def idle(self) -> None:
-        """Return when no request of a caller is in flight."""
-        while self._in_flight:
+        """Return when nobody uses it, and no request of a caller is in flight."""
+        while self._users:
             await self._change.wait()
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Until this is left it is not idle: there is a request, or one may come."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if not self._users:
+                self._tell()
 
     async def call(self, name: str, arguments: Json, context: CallContext) -> Json:
         """Call a tool and return the raw MCP `CallToolResult`.
@@ -292,13 +303,8 @@ class Connection:
     async def _send(
         self, method: str, params: Json, context: CallContext, patience: Patience, repeatable: bool
     ) -> Json:
-        self._in_flight += 1
-        try:
+        with self.used():
             return await self._send_again_if_safe(method, params, context, patience, repeatable)
-        finally:
-            self._in_flight -= 1
-            if not self._in_flight:
-                self._tell()
 
     async def _send_again_if_safe(
         self, method: str, params: Json, context: CallContext, patience: Patience, repeatable: bool

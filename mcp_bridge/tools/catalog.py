@@ -59,6 +59,10 @@ class View:
     def by_name(self) -> Mapping[str, Entry]:
         return MappingProxyType({entry.name: entry for entry in self.entries})
 
+    @cached_property
+    def sources(self) -> tuple[ToolSource, ...]:
+        return tuple({id(entry.source): entry.source for entry in self.entries}.values())
+
     def find(self, name: str) -> Entry | None:
         return self.by_name.get(name)
 

@@ -602,6 +602,28 @@ async def test_a_long_result_is_cut_and_can_be_read_on() -> None:
     assert "x" * 10 in third["messages"][-1]["content"]
 
 
+async def test_a_conversation_keeps_its_tools_though_a_reload_drops_their_server() -> None:
+    changed = anyio.Event()
+
+    async def call_later(request: Any) -> Any:
+        await changed.wait()
+        return answer(calls=[say("c1", "still here")])
+
+    async def change(place: Any) -> None:
+        await place.inference.wait_for_requests(1)
+        place.bridge.apply(place.bridge.settings.model_copy(update={"mcp_servers": {}}))
+        await anyio.wait_all_tasks_blocked()
+        changed.set()
+
+    async with bridged(call_later, answer("ok")) as place, anyio.create_task_group() as tasks:
+        connection = place.bridge.connections["tools"]
+        tasks.start_soon(change, place)
+        await place.chat()
+        assert place.inference.requests[1].json["messages"][-1]["content"] == "still here"
+        with anyio.fail_after(10):
+            await connection.idle()
+
+
 # 15. No replay
 
 
