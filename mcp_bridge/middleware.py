@@ -27,6 +27,9 @@ ID = re.compile(r"[\x21-\x7e]{1,200}")
 PINGS = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
+ENDPOINTS = ("/v1/chat/completions/", "/v1/completions/", "/v1/models/")
+
+
 class RequestLog:
     """Gives each request an id, in and out (`x-request-id`), and writes one line about it.
 
@@ -82,7 +85,10 @@ class RequestLog:
 
 
 class CleanPaths:
-    """`//` in a path is `/`: clients put one behind a base URL that ends in one."""
+    """`//` in a path is `/`: clients put one behind a base URL that ends in one.
+
+    A slash behind one of our endpoints is left out, or the request would be forwarded.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -91,6 +97,8 @@ class CleanPaths:
         if scope["type"] == "http" and "//" in scope["path"]:
             scope["path"] = re.sub("/{2,}", "/", scope["path"])
             scope["raw_path"] = re.sub(b"/{2,}", b"/", scope.get("raw_path") or b"")
+        if scope["type"] == "http" and scope["path"].endswith(ENDPOINTS):
+            scope["path"] = scope["path"].removesuffix("/")
         await self._app(scope, receive, send)
 
 

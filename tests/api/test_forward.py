@@ -104,12 +104,26 @@ async def test_forwarded_requests_go_to_the_server_that_has_the_model() -> None:
             assert json.loads(second.others[0].body) == {"model": "model-b"}
 
 
-@pytest.mark.parametrize("path", ["/v1//models", "//v1/models"])
+@pytest.mark.parametrize("path", ["/v1//models", "//v1/models", "/v1/models/"])
 async def test_odd_paths_are_understood(path: str) -> None:
     async with bridged(mcp_servers={}) as place:
         response = await place.http.get(place.url + path)
     assert response.status_code == 200
     assert response.json()["data"][0]["id"] == "model-a"
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions/", "/t/none/v1/chat/completions/"])
+async def test_a_slash_behind_our_endpoint_leads_to_it(path: str) -> None:
+    async with bridged(answer("ok")) as place:
+        response = await place.http.post(path, json=place.body("hi"))
+        assert [request.path for request in place.inference.requests] == ["/v1/chat/completions"]
+    assert response.json()["choices"][0]["message"]["content"] == "ok"
+
+
+async def test_a_slash_behind_a_forwarded_path_stays() -> None:
+    async with bridged(mcp_servers={}) as place:
+        await place.http.get("/v1/files/")
+        assert place.inference.others[-1].path == "/v1/files/"
 
 
 async def test_the_request_id_goes_in_and_out() -> None:
