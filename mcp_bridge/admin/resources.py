@@ -1,17 +1,15 @@
 """REST for resources: list them and their templates, and read one."""
 
 import re
-from collections.abc import Iterable
 from urllib.parse import unquote
 
 from fastapi import APIRouter, Query, Request, Response
-from mcp.shared.uri_template import InvalidUriTemplate, UriTemplate
 
 from mcp_bridge.admin.shapes import ReadRequest, ReadResult, Resources, ResourceTemplates
 from mcp_bridge.admin.visitor import User, Visitor, not_found
 from mcp_bridge.admin.wire import json_response, read_object, result_of
+from mcp_bridge.agent.context import likely
 from mcp_bridge.errors import RequestError, SourceRefused
-from mcp_bridge.mcp_client.connection import Connection
 from mcp_bridge.tools.source import CallContext
 from mcp_bridge.types import Json
 
@@ -21,6 +19,9 @@ BODY: Json = {
         "required": True,
         "content": {"application/json": {"schema": ReadRequest.model_json_schema()}},
     }
+}
+URI: Json = {  # read from the raw path, so FastAPI does not see it
+    "parameters": [{"name": "uri", "in": "path", "required": True, "schema": {"type": "string"}}]
 }
 
 router = APIRouter(prefix="/mcp/resources", tags=["resources"])
@@ -53,7 +54,12 @@ async def read_resource(request: Request, visitor: User) -> Response:
     return await result_of(request, lambda: read(visitor, uri, server))
 
 
-@router.get("/{uri:path}", response_model=ReadResult, summary="Read a resource by its URI")
+@router.get(
+    "/{uri:path}",
+    response_model=ReadResult,
+    summary="Read a resource by its URI",
+    openapi_extra=URI,
+)
 async def get_resource(
     request: Request,
     visitor: User,
@@ -84,26 +90,9 @@ async def read(visitor: Visitor, uri: str, server: str | None) -> Json:
     servers = visitor.servers.values() if server is None else (visitor.server(server),)
     context = CallContext(caller=visitor.caller, meta=visitor.trace)
     refusal: SourceRefused | None = None
-    for connection in candidates(uri, servers):
+    for connection in likely(uri, servers):
         try:
             return await connection.request("resources/read", {"uri": uri}, context)
         except SourceRefused as exc:
             refusal = refusal or exc
     raise not_found("resource", uri, []) from refusal
-
-
-def candidates(uri: str, servers: Iterable[Connection]) -> list[Connection]:
-    """Those that list the URI; else those with a template for it; else all that have resources."""
-    able = [connection for connection in servers if "resources" in connection.capabilities]
-    listing = [c for c in able if any(r["uri"] == uri for r in c.resources)]
-    return listing or [c for c in able if has_template_for(uri, c)] or able
-
-
-def has_template_for(uri: str, connection: Connection) -> bool:
-    for template in connection.resource_templates:
-        try:
-            if UriTemplate.parse(template["uriTemplate"]).match(uri) is not None:
-                return True
-        except InvalidUriTemplate:
-            continue  # its server reads it by rules of its own; it cannot be matched here
-    return False

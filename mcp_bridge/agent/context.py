@@ -168,18 +168,12 @@ class Library:
             SourceError: its server could not answer.
         """
         refusal: SourceRefused | None = None
-        for server in self._likely(uri):
+        for server in likely(uri, self._servers):
             try:
                 return await server.request("resources/read", {"uri": uri}, context)
             except SourceRefused as exc:
                 refusal = refusal or exc
         raise not_found("resource", uri, "mcp.resources", []) from refusal
-
-    def _likely(self, uri: str) -> list[Connection]:
-        """Those that list it; else those with a template for it; else all: lists may be partial."""
-        able = [server for server in self._servers if "resources" in server.capabilities]
-        listing = [s for s in able if any(r["uri"] == uri for r in s.resources)]
-        return listing or [s for s in able if has_template_for(uri, s)] or able
 
 
 def check_arguments(prompt: Json, arguments: Mapping[str, str]) -> None:
@@ -194,6 +188,13 @@ def check_arguments(prompt: Json, arguments: Mapping[str, str]) -> None:
                 param=param,
                 code="invalid_value",
             )
+
+
+def likely(uri: str, servers: Iterable[Connection]) -> list[Connection]:
+    """Those that list a resource; else those with a template for it; else all that have any."""
+    able = [server for server in servers if "resources" in server.capabilities]
+    listing = [s for s in able if any(r["uri"] == uri for r in s.resources)]
+    return listing or [s for s in able if has_template_for(uri, s)] or able
 
 
 def has_template_for(uri: str, server: Connection) -> bool:

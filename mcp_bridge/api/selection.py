@@ -18,6 +18,7 @@ from mcp_bridge.policy.access import (
     NOTHING,
     Pattern,
     Selection,
+    literal,
     named,
     of_toolset,
     parse_selection,
@@ -281,11 +282,6 @@ def check_approval(tool: Json, param: str) -> None:
             'set "never" and list the tools in allowed_tools',
             param=f"{param}.require_approval",
         )
-
-
-def literal(text: str) -> str:
-    """A glob that matches exactly this text."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in text)
 
 
 def is_side_request(body: Json, headers: Headers) -> bool:

@@ -4,6 +4,7 @@ from pydantic import ValidationError
 
 from mcp_bridge.config.settings import McpServer
 from mcp_bridge.errors import RequestError
+from mcp_bridge.policy.access import literal
 from mcp_bridge.types import Json
 
 
@@ -35,8 +36,3 @@ def server_of(tool: Json) -> tuple[str, McpServer]:
             code="invalid_value",
         ) from exc
     return tool["server_label"], server
-
-
-def literal(name: str) -> str:
-    """A glob that matches exactly this name."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)

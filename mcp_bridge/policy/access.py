@@ -27,6 +27,11 @@ def glob(text: str) -> Callable[[str], object]:
     return re.compile(translate(text)).match
 
 
+def literal(text: str) -> str:
+    """A glob that matches exactly this text."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in text)
+
+
 @dataclass(frozen=True, slots=True)
 class Pattern:
     """One part of a selection, for instance `server:tool`."""
