@@ -1,6 +1,5 @@
 """Serving the application: its sockets, what a signal does, and the end."""
 
-import asyncio
 import errno
 import gc
 import logging
@@ -12,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 import anyio
 import uvicorn
 from fastapi import FastAPI
+from sse_starlette.sse import AppStatus
 from uvicorn.server import HANDLED_SIGNALS
 
 from mcp_bridge.config.settings import Network
@@ -19,12 +19,16 @@ from mcp_bridge.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-GRACE_SECONDS = 2
+GRACE_SECONDS = 1.5
 """How long answers that are under way may take to end; the rest of 3 seconds is for MCP servers."""
+
+CLOSING_SECONDS = 0.3
+"""How much of that is for telling MCP clients that theirs will not come."""
 
 HANG_UP_SECONDS = 1
 """How long requests may take to end once their connections are closed; then they are cancelled."""
 
+POLL_SECONDS = 0.05
 BACKLOG = 2048
 NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 """`localhost` has an IPv6 address also where the system has no IPv6: the other one is enough."""
@@ -79,10 +83,12 @@ def serve(app: FastAPI, sockets: list[socket.socket], on_start: Callable[[], Non
         log_config=None,
         access_log=False,  # the application writes one line about each request
         server_header=False,
-        timeout_graceful_shutdown=GRACE_SECONDS + HANG_UP_SECONDS,
+        timeout_graceful_shutdown=HANG_UP_SECONDS,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         ws_max_size=app.state.loaded.settings.limits.max_request_bytes,
     )
+    # Or each SSE stream of MCP would end with the signal, before its call is answered.
+    AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]  # it has none
     server = _Server(config, app, on_start)
     try:
         server.run(sockets)
@@ -125,14 +131,20 @@ class _Server(uvicorn.Server):
             self._on_start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's, but what does not end in time sees its client leave, and cleans up."""
-        if self.started:
-            self._app.state.mcp_door.stop_listening()  # such streams never end by themselves
-        hanging_up = asyncio.get_running_loop().call_later(GRACE_SECONDS, self._hang_up)
-        try:
-            await super().shutdown(sockets)
-        finally:
-            hanging_up.cancel()
+        """As uvicorn's, but answers that are under way have their time before anything is closed.
+
+        uvicorn would close WebSockets in the middle of calls, and wait for streams that only we
+        can end. What does not end in time sees its client leave, and cleans up.
+        """
+        for server in self.servers:
+            server.close()
+        with anyio.move_on_after(GRACE_SECONDS):
+            await self._app.state.mcp_door.drain(GRACE_SECONDS - CLOSING_SECONDS)
+            while self.server_state.tasks and not self.force_exit:  # noqa: ASYNC110  # as uvicorn's
+                await anyio.sleep(POLL_SECONDS)
+        if self.server_state.tasks:
+            self._hang_up()
+        await super().shutdown(sockets)
 
     def _hang_up(self) -> None:
         connections = list(self.server_state.connections)

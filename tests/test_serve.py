@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,16 @@ import httpx2
 import pytest
 from anyio.streams.buffered import BufferedByteReceiveStream
 from mcp.client import Client
+from mcp.shared.exceptions import MCPError
 
+from mcp_bridge import serve
 from mcp_bridge.config.settings import Network
 from mcp_bridge.errors import ConfigError
+from mcp_bridge.mcp_client import stdio
 from mcp_bridge.serve import listen, url_of
 from tests.fakes import Json, ScriptedInference, hang
 from tests.mcp_client.running import SCRIPTED, dead, logged
+from tests.mcp_server.running import client as mcp_client
 
 PATIENCE = 30
 """Seconds after which a test fails instead of waiting: much more than it ever needs."""
@@ -146,6 +151,48 @@ async def test_what_a_server_says_unasked_is_heard(tmp_path: Path) -> None:
         assert await bridge.end() == 0
     assert heard == [1, 2]
     assert not any("Traceback" in line for line in bridge.lines), bridge.lines
+
+
+WAYS_IN = [("http", "legacy"), ("http", "modern"), ("sse", "legacy"), ("websocket", "legacy")]
+
+
+@pytest.mark.parametrize(("kind", "era"), WAYS_IN)
+async def test_mcp_calls_that_are_under_way_at_the_end_are_answered(
+    kind: str, era: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    config = written(tmp_path / "c.json", mcp_servers={"x": scripted(log)})
+    async with (
+        serving(config) as bridge,
+        mcp_client(kind, bridge.url.removesuffix("/v1"), era) as client,
+        anyio.create_task_group() as tasks,
+    ):
+
+        async def in_time() -> None:
+            result = await client.call_tool("slow", {"steps": 2, "pause": 0.2})
+            assert result.content[0].text == "done"  # type: ignore[union-attr]  # it is text
+
+        async def too_late() -> None:
+            with pytest.raises(MCPError, match="the bridge is stopping"):
+                await client.call_tool("hang", {})
+
+        await client.list_tools()  # it wants them after the first call, which is too late here
+        tasks.start_soon(in_time)
+        tasks.start_soon(too_late)
+        for tool in ("slow", "hang"):
+            await logged(log, partial(is_call_of, tool))
+        bridge.process.send_signal(signal.SIGTERM)
+        assert await bridge.end() == 0
+    assert not any("Traceback" in line for line in bridge.lines), bridge.lines
+
+
+def is_call_of(tool: str, entry: Json) -> bool:
+    return entry.get("method") == "tools/call" and entry["params"]["name"] == tool
+
+
+def test_the_end_takes_three_seconds_at_most() -> None:
+    servers = 2 * stdio.GRACE_SECONDS
+    assert serve.GRACE_SECONDS + servers <= 3 - 0.25, "some time is needed for everything else"
 
 
 async def test_sighup_reads_the_configuration_again_and_the_command_line_still_holds(

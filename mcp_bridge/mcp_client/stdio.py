@@ -40,8 +40,9 @@ DOCKER_INHERITED = (
     "DOCKER_TLS_VERIFY",
     "XDG_RUNTIME_DIR",
 )
-GRACE_SECONDS = 2.0
-"""How long a server may take to end after stdin is closed, and again after SIGTERM."""
+GRACE_SECONDS = 0.6
+"""How long a server may take to end after stdin is closed, and again after SIGTERM: both are part
+of the 3 seconds in which the bridge ends."""
 
 LAST_WORDS_SECONDS = 0.25
 """How long the rest of its output is awaited once a server has exited or closed its stdout."""

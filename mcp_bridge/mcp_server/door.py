@@ -56,9 +56,12 @@ class Door:
         async with self._sessions.run(), self._single.run():
             yield
 
-    def stop_listening(self) -> None:
-        """End every `subscriptions/listen`: a server that shuts down would wait for them."""
-        self.facade.subscriptions.close()
+    async def drain(self, seconds: float) -> None:
+        """Let requests that are under way end within so many seconds, then close."""
+        self.facade.subscriptions.close()  # they never end by themselves
+        with anyio.move_on_after(seconds):
+            await self.facade.idle()
+        await self.close()
 
     async def close(self) -> None:
         """End everything that is open."""

@@ -175,8 +175,12 @@ class Facade:
             await anyio.lowlevel.checkpoint()
             for scope in tuple(self._open):
                 scope.cancel()
-            while self._open:
-                await self._ended.wait()
+            await self.idle()
+
+    async def idle(self) -> None:
+        """Return when no request is under way."""
+        while self._open:
+            await self._ended.wait()
 
     async def _answer(self, context: Context, client: Client, params: Json) -> Json:
         if context.method in LISTS:

@@ -1,7 +1,7 @@
 """A bridge with its MCP door open on loopback, and MCP servers of both eras behind it."""
 
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from mcp_bridge.config.settings import Settings
 from mcp_bridge.mcp_server.door import Door, mcp_door
 from mcp_bridge.mcp_server.routes import mcp_routes
 from mcp_bridge.types import Json
-from mcp_bridge.websocket import connect
+from mcp_bridge.websocket import Closed, connect
 from tests.servers.web import Site
 
 PATIENCE = 20
@@ -87,9 +87,10 @@ async def websocket_client(
 
         async def reader() -> None:
             async with to_client:
-                async for text in socket.messages():
-                    message = jsonrpc_message_adapter.validate_json(text, by_name=False)
-                    await to_client.send(SessionMessage(message))
+                with suppress(Closed):
+                    async for text in socket.messages():
+                        message = jsonrpc_message_adapter.validate_json(text, by_name=False)
+                        await to_client.send(SessionMessage(message))
 
         async def writer() -> None:
             async with from_client:

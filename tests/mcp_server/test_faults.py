@@ -247,7 +247,7 @@ async def test_a_subscription_ends_with_its_result_when_the_bridge_stops() -> No
             "subscriptions/listen", {"notifications": {"toolsListChanged": True}}
         )
         await mcp.until_told("notifications/subscriptions/acknowledged")
-        opened.door.stop_listening()
+        await opened.door.drain(PATIENCE)
         answer = await mcp.hear()
     assert answer["id"] == number
     assert answer["result"]["_meta"]["io.modelcontextprotocol/subscriptionId"] == number
