@@ -43,7 +43,7 @@ def create_app(loaded: Loaded, reload: Reload | None = None) -> FastAPI:
     With `reload`, the files that the configuration came from are watched and SIGHUP is heard: then
     `reload` reads it again, and what does not load changes nothing.
     """
-    app = Application(title="mcp_bridge", lifespan=lifespan, redoc_url=None)
+    app = Application(title="mcp_bridge", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.loaded = loaded
     app.state.reload = reload
     app.state.metrics = metrics = Metrics()

@@ -1,5 +1,7 @@
 """The application: what is answered when everything else has failed."""
 
+import re
+
 import pytest
 
 from tests.api.bridged import bridged
@@ -18,8 +20,23 @@ async def test_a_mistake_of_ours_is_a_500_in_openais_shape(path: str) -> None:
     assert response.headers["x-request-id"]
 
 
-async def test_the_documentation_of_the_rest_door_is_served() -> None:
+async def test_the_documentation_of_the_rest_door_needs_no_other_host() -> None:
     async with bridged(mcp_servers={}) as place:
-        assert (await place.http.get("/docs")).status_code == 200
+        page = await place.http.get("/docs")
+    assert page.status_code == 200
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "openapi.json" in page.text
+    assert "//" not in re.sub(r"^\s*//.*$", "", page.text, flags=re.MULTILINE)
+    policy = page.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; ")
+    assert "http" not in policy
+
+
+async def test_the_rest_door_describes_each_placeholder_of_its_paths() -> None:
+    async with bridged(mcp_servers={}) as place:
         paths = (await place.http.get("/openapi.json")).json()["paths"]
     assert "/mcp/tools" in paths
+    for path, operations in paths.items():
+        for operation in operations.values():
+            described = [p["name"] for p in operation.get("parameters", []) if p["in"] == "path"]
+            assert described == re.findall(r"{(\w+)}", path), path

@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from mcp_bridge.admin import health, prompts, resources, servers, tools
+from mcp_bridge.admin import docs, health, prompts, resources, servers, tools
 from mcp_bridge.admin.metrics import metrics_router
 from mcp_bridge.admin.shapes import ErrorAnswer
 from mcp_bridge.admin.visitor import docs_button
@@ -28,6 +28,7 @@ REFUSED: dict[int | str, dict[str, Any]] = {
 def admin_router(metrics: Metrics) -> APIRouter:
     """Everything for operators, and the REST of the original MCP Bridge."""
     router = APIRouter()
+    router.include_router(docs.router)
     router.include_router(health.router)
     router.include_router(metrics_router(metrics), dependencies=[docs_button])
     for part in (tools, prompts, resources):
