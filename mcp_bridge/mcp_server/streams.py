@@ -13,6 +13,7 @@ from mcp_types import (
     PARSE_ERROR,
     ErrorData,
     JSONRPCError,
+    JSONRPCNotification,
     JSONRPCRequest,
     JSONRPCResponse,
     RequestId,
@@ -23,6 +24,8 @@ from pydantic import ValidationError
 from mcp_bridge.websocket import Closed, Socket
 
 logger = logging.getLogger(__name__)
+
+CANCELLED = "notifications/cancelled"
 
 
 async def serve_socket(server: Server[Any], socket: Socket) -> None:
@@ -77,6 +80,8 @@ class Line:
                     continue
                 if isinstance(message, JSONRPCRequest):
                     self._open.add(message.id)
+                elif isinstance(message, JSONRPCNotification) and message.method == CANCELLED:
+                    self._settle((message.params or {}).get("requestId"))  # it gets no answer
                 await self._in.send(SessionMessage(message))
             with anyio.move_on_after(self._last_seconds):
                 while self._open:
@@ -90,10 +95,14 @@ class Line:
                     await self._send(message.model_dump_json(by_alias=True, exclude_unset=True))
                 except Closed:
                     return
-                if isinstance(message, JSONRPCResponse | JSONRPCError) and message.id is not None:
-                    self._open.discard(message.id)
-                    event, self._answered = self._answered, anyio.Event()
-                    event.set()
+                if isinstance(message, JSONRPCResponse | JSONRPCError):
+                    self._settle(message.id)
+
+    def _settle(self, number: object) -> None:
+        if isinstance(number, int | str):
+            self._open.discard(number)
+        event, self._answered = self._answered, anyio.Event()
+        event.set()
 
 
 NO_MESSAGE = JSONRPCError(
