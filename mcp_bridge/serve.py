@@ -7,11 +7,13 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import anyio
 import uvicorn
 from fastapi import FastAPI
 from sse_starlette.sse import AppStatus
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import HANDLED_SIGNALS
 
 from mcp_bridge.config.settings import Network
@@ -29,6 +31,15 @@ HANG_UP_SECONDS = 1
 """How long requests may take to end once their connections are closed; then they are cancelled."""
 
 POLL_SECONDS = 0.05
+
+LONGEST_HEAD = 2**18
+"""Bytes of a request's line and headers; clients' cookies and tokens take a few thousand."""
+
+TOO_LONG = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    b"content-length: 0\r\nconnection: close\r\n\r\n"
+)
+
 BACKLOG = 2048
 NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 """`localhost` has an IPv6 address also where the system has no IPv6: the other one is enough."""
@@ -80,6 +91,7 @@ def serve(app: FastAPI, sockets: list[socket.socket], on_start: Callable[[], Non
     config = uvicorn.Config(
         app,
         lifespan="on",
+        http=BoundedHttp,
         log_config=None,
         access_log=False,  # the application writes one line about each request
         server_header=False,
@@ -105,6 +117,35 @@ def spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """uvicorn's protocol, which would keep the headers of a request however many come.
+
+    They come before any key is checked, so whoever can connect could fill the memory with them.
+    """
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._head: int | None = None
+        """How much of a head has arrived that is not complete; None outside of a head."""
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._head is None or self.transport.is_closing():
+            return
+        self._head += len(data)
+        if self._head > LONGEST_HEAD:
+            self.transport.write(TOO_LONG)
+            self.transport.close()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head = 0
+
+    def on_headers_complete(self) -> None:
+        self._head = None
+        super().on_headers_complete()
 
 
 class _Server(uvicorn.Server):

@@ -128,6 +128,22 @@ async def ask(client: httpx2.AsyncClient, url: str, body: Json) -> None:
         pass  # the bridge ends meanwhile
 
 
+async def test_headers_without_end_are_refused_and_the_next_client_is_served(
+    tmp_path: Path,
+) -> None:
+    config = written(tmp_path / "c.json")
+    async with serving(config) as bridge, httpx2.AsyncClient() as client:
+        port = int(bridge.url.rpartition(":")[2].partition("/")[0])
+        async with await anyio.connect_tcp("127.0.0.1", port) as endless:
+            await endless.send(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-long: ")
+            with pytest.raises(anyio.BrokenResourceError):
+                for _ in range(1000):
+                    await endless.send(b"x" * 65_536)
+        large = {"x-large": "x" * 100_000}
+        answered = await client.get(bridge.url.removesuffix("/v1") + "/healthz", headers=large)
+        assert answered.status_code == 200
+
+
 async def test_it_says_where_it_listens_and_answers_there(tmp_path: Path) -> None:
     config = written(tmp_path / "c.json", inference_server={"base_url": "http://127.0.0.1:9/v1"})
     async with serving(config) as bridge, httpx2.AsyncClient() as client:
