@@ -23,7 +23,7 @@ from mcp_bridge.config.shape import Path, shape_at
 from mcp_bridge.config.sources import DEFAULT_FILE, Sources, read_sources
 from mcp_bridge.config.substitute import Missing, substitute
 from mcp_bridge.config.variables import read_variables
-from mcp_bridge.config.wording import complaint, spell
+from mcp_bridge.config.wording import complaint, did_you_mean, spell
 from mcp_bridge.errors import ConfigError
 from mcp_bridge.types import Json
 
@@ -223,3 +223,32 @@ def _advice(settings: Settings, layers: list[Layer]) -> Iterable[str]:
                 f"({server.max_timeout:g} seconds), which ends the call first; "
                 "some other clients count milliseconds here"
             )
+    if settings.mcp_servers:
+        yield from _unmatched(settings)
+
+
+def _unmatched(settings: Settings) -> Iterable[str]:
+    """Patterns for servers that are not there."""
+    for path, patterns in _patterns(settings):
+        for number, pattern in enumerate(patterns):
+            named = _server_named(pattern)
+            if named and named not in settings.mcp_servers:
+                guess = did_you_mean(named, settings.mcp_servers)
+                hint = f', did you mean "{guess}"?' if guess else ""
+                yield f"{spell((*path, number))}: no MCP server has that name{hint}"
+
+
+def _patterns(settings: Settings) -> Iterable[tuple[Path, Iterable[str]]]:
+    """Every list of patterns `server:tool`."""
+    for name, toolset in settings.toolsets.items():
+        yield ("toolsets", name, "include"), toolset.include
+        yield ("toolsets", name, "exclude"), toolset.exclude
+    for number, key in enumerate(settings.security.auth.api_keys):
+        yield ("security", "auth", "api_keys", number, "tools"), key.tools or ()
+
+
+def _server_named(pattern: str) -> str | None:
+    """The one server that a pattern is about, if it is about one."""
+    server, colon, _ = pattern.strip().removeprefix("!").partition(":")
+    one = colon and not any(mark in server for mark in "*?[")
+    return server.strip() if one else None

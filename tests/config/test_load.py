@@ -333,6 +333,20 @@ def test_a_timeout_that_looks_like_milliseconds_warns(read: Reader) -> None:
     assert warning.startswith("mcp_servers.a.timeout: more than max_timeout (900 seconds)")
 
 
+def test_a_pattern_for_a_server_that_is_not_there_warns(read: Reader) -> None:
+    include = ["time:now", "t*:x", "t[im]me:x", "now", "tme:*"]
+    data: dict[str, Any] = {
+        "mcp_servers": {"time": {"command": "x"}},
+        "toolsets": {"t": {"include": include, "exclude": ["Time:y"]}},
+        "security": {"auth": {"enabled": True, "api_keys": [{"key": "k" * 32, "tools": ["!x:y"]}]}},
+    }
+    assert read.warnings(data) == [
+        'toolsets.t.include.4: no MCP server has that name, did you mean "time"?',
+        'toolsets.t.exclude.0: no MCP server has that name, did you mean "time"?',
+        "security.auth.api_keys.0.tools.0: no MCP server has that name",
+    ]
+
+
 # -- secrets
 
 
