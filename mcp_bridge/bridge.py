@@ -120,7 +120,8 @@ class Bridge:
     def _report_collisions(self, found: Mapping[str, tuple[str, ...]]) -> None:
         for name, owners in found.items():
             if self._collisions.get(name) != owners:
-                logger.warning("tool name %r is used by several servers: %s", name, owners)
+                servers = ", ".join(owners)
+                logger.warning("tool name %r is used by several servers: %s", name, servers)
         self._collisions = found
 
     async def settled(self, seconds: float) -> bool:

@@ -128,7 +128,7 @@ async def test_equal_tool_names_are_reported_and_told_apart(
     async with opened(mcp_servers=servers) as bridge:
         found = [e for e in bridge.catalog.entries if e.tool.name == "echo"]
         assert [(e.name, e.source.name) for e in found] == [("echo", "one"), ("two__echo", "two")]
-    assert "tool name 'echo' is used by several servers" in caplog.text
+    assert "tool name 'echo' is used by several servers: one, two" in caplog.text
 
 
 @pytest.mark.parametrize("how", ["written", "SIGHUP", "symlink"])

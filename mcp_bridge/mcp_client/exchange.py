@@ -49,6 +49,16 @@ class Exchange:
         """The server has shown that it is at work: wait `timeout` seconds more."""
         self.scope.deadline = min(self._limit, anyio.current_time() + self.patience.timeout)
 
+    @property
+    def seconds(self) -> float:
+        """How long it had: its timeout, or the maximum once progress has taken it that far."""
+        at_the_limit = self.scope.deadline >= self._limit
+        return (
+            max(self.patience.timeout, self.patience.maximum)
+            if at_the_limit
+            else self.patience.timeout
+        )
+
     @contextmanager
     def answering(self) -> Iterator[None]:
         """While we answer what the server asked, only the maximum counts; the end stops it."""

@@ -297,7 +297,7 @@ class Session:
         with exchange.scope:
             exchange.start()
             return await self.channel.dispatcher.send_raw_request(method, params, opts)
-        seconds = f"{exchange.patience.timeout:g} s"
+        seconds = f"{exchange.seconds:g} s"
         if not exchange.sent and not self.channel.is_http:
             raise SourceUnavailable(
                 self._name, f"{self._name} has not read its input for {seconds}; nothing was sent"

@@ -202,7 +202,7 @@ async def test_progress_starts_the_timeout_again_and_is_passed_on_in_order() -> 
 
 async def test_progress_cannot_go_on_for_ever() -> None:
     async with running(scripted(timeout=0.6, max_timeout=1)) as watch:
-        with pytest.raises(SourceTimeout):
+        with pytest.raises(SourceTimeout, match="within 1 s"):
             await watch.call("slow", steps=1000, pause=0.1)
 
 
