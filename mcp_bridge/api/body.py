@@ -3,6 +3,7 @@
 from types import UnionType
 from typing import Any
 
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
@@ -33,6 +34,25 @@ async def read_body(receive: Receive, limit: int) -> bytes:
         pieces.append(piece)
         if not message.get("more_body", False):
             return b"".join(pieces)
+
+
+def check_announced(headers: Headers, limit: int) -> None:
+    """Refuse a body by what its headers say, before it is sent.
+
+    Raises:
+        RequestError: 413, it is larger than `limit` bytes; 415, it is compressed.
+    """
+    length = headers.get("content-length", "")
+    if length.isdigit() and int(length) > limit:
+        raise too_large(limit)
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise RequestError(
+            f"content-encoding {encoding!r} is not understood here: send the body as it is",
+            param="content-encoding",
+            code="unsupported_encoding",
+            status=415,
+        )
 
 
 def too_large(limit: int) -> RequestError:

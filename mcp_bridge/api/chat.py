@@ -20,8 +20,9 @@ from mcp_bridge.agent.context import NOTHING_WANTED, Library, with_reader
 from mcp_bridge.agent.conversation import Ask
 from mcp_bridge.agent.events import Asked, Delta, Event, Finished, Started, ToolStarted
 from mcp_bridge.agent.sampling import DEPTH_HEADER, depth_of
-from mcp_bridge.api.body import check_chat, parse_object, read_body
+from mcp_bridge.api.body import check_announced, check_chat, parse_object, read_body
 from mcp_bridge.api.functions import FUNCTIONS, speaks_functions
+from mcp_bridge.api.leaving import watching
 from mcp_bridge.api.selection import Choice, choose, is_side_request
 from mcp_bridge.api.strangers import server_of
 from mcp_bridge.api.stream import StreamWriter, WholeWriter, Writer
@@ -88,8 +89,10 @@ class ChatEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         bridge: Bridge = scope["app"].state.bridge
         arrival = Arrival.of(scope, bridge)
+        limit = bridge.settings.limits.max_request_bytes
+        check_announced(arrival.headers, limit)
         try:
-            body = parse_object(await read_body(receive, bridge.settings.limits.max_request_bytes))
+            body = parse_object(await read_body(receive, limit))
         except ClientDisconnect:
             return
         check_chat(body)
@@ -121,20 +124,12 @@ async def until_the_client_leaves(receive: Receive, work: "Answering") -> Bridge
     """Do the work and stop it when the client disconnects. Returns the error that ended it."""
     error: BridgeError | None = None
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(cancel_on_disconnect, receive, tasks.cancel_scope)
-        tasks.start_soon(work.writer.keep_alive)
-        try:
-            await work.run(tasks)
-        except BridgeError as exc:
-            error = exc
-        tasks.cancel_scope.cancel()
+        with watching(receive, tasks, work.writer):
+            try:
+                await work.run(tasks)
+            except BridgeError as exc:
+                error = exc
     return error
-
-
-async def cancel_on_disconnect(receive: Receive, scope: anyio.CancelScope) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    scope.cancel()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,15 @@ from dataclasses import replace
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from mcp_bridge.api.body import check_chat, check_flag, check_model, parse_object, read_body, wrong
+from mcp_bridge.api.body import (
+    check_announced,
+    check_chat,
+    check_flag,
+    check_model,
+    parse_object,
+    read_body,
+    wrong,
+)
 from mcp_bridge.api.chat import Arrival, answer
 from mcp_bridge.api.forward import Forwarding
 from mcp_bridge.api.selection import choose
@@ -30,8 +38,10 @@ class CompletionsEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         bridge: Bridge = scope["app"].state.bridge
         arrival = Arrival.of(scope, bridge)
+        limit = bridge.settings.limits.max_request_bytes
+        check_announced(arrival.headers, limit)
         try:
-            raw = await read_body(receive, bridge.settings.limits.max_request_bytes)
+            raw = await read_body(receive, limit)
         except ClientDisconnect:
             return
         body = parse_object(raw)

@@ -12,8 +12,9 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from mcp_bridge.api.body import read_body, too_large
-from mcp_bridge.api.chat import Arrival, cancel_on_disconnect
+from mcp_bridge.api.body import check_announced, read_body
+from mcp_bridge.api.chat import Arrival
+from mcp_bridge.api.leaving import until_disconnected
 from mcp_bridge.bridge import Bridge
 from mcp_bridge.errors import BridgeError
 from mcp_bridge.inference.client import Inference
@@ -26,7 +27,8 @@ class ForwardEndpoint:
         bridge: Bridge = scope["app"].state.bridge
         arrival = Arrival.of(scope, bridge)
         limit = bridge.settings.limits.max_request_bytes
-        check_length(arrival.headers, limit)
+        if is_json(arrival.headers):  # files may be as large as the server takes
+            check_announced(arrival.headers, limit)
         body: Incoming | bytes = Incoming(receive)
         model = None
         if len(bridge.settings.inference_server) > 1 and is_json(arrival.headers):
@@ -98,7 +100,8 @@ class Forwarding:
     ) -> None:
         if isinstance(body, Incoming):
             await body.ended.wait()
-        await cancel_on_disconnect(receive, scope)
+        await until_disconnected(receive)
+        scope.cancel()
 
     async def _pass_on(self, body: Incoming | bytes, send: Send) -> None:
         scope = self._scope
@@ -122,13 +125,6 @@ def path_below(scope: Scope) -> str:
     """What follows `/v1/`, escaped as the client escaped it."""
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
     return raw.partition(b"?")[0].partition(b"/v1/")[2].decode("latin-1")
-
-
-def check_length(headers: Headers, limit: int) -> None:
-    """Refuse JSON that is announced to be too large; files may be as large as the server takes."""
-    length = headers.get("content-length", "")
-    if is_json(headers) and length.isdigit() and int(length) > limit:
-        raise too_large(limit)
 
 
 def is_json(headers: Headers) -> bool:

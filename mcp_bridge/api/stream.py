@@ -5,11 +5,11 @@ A stream holds nothing but `data:` lines and comments, for real clients crash on
 from then on an error can only be an event.
 """
 
+import math
 import time
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-import anyio
 from starlette.types import Send
 
 from mcp_bridge.errors import BridgeError
@@ -39,7 +39,7 @@ class Writer(Protocol):
 
     async def fail(self, error: BridgeError) -> None: ...
 
-    async def keep_alive(self) -> None: ...
+    async def keep_alive(self) -> float: ...
 
 
 class StreamWriter:
@@ -50,6 +50,8 @@ class StreamWriter:
         self._interval = interval
         self._last = time.monotonic()
         self._said_something = False
+        self._busy = False
+        """A piece waits for the client to read it, or was the last one: no comment is due."""
         self.started = False
 
     async def start(self, headers: Mapping[str, str]) -> None:
@@ -79,19 +81,21 @@ class StreamWriter:
         # No [DONE] after an error: nothing must look like a complete answer.
         await self._write(event(error.body()), more=False)
 
-    async def keep_alive(self) -> None:
-        """Break every silence with a comment, until cancelled."""
-        while True:
-            silence = time.monotonic() - self._last
-            if silence < self._interval:
-                await anyio.sleep(self._interval - silence)
-                continue
+    async def keep_alive(self) -> float:
+        """Break the silence with a comment if it is time to; returns the seconds until then."""
+        silence = time.monotonic() - self._last
+        if silence < self._interval:
+            return self._interval - silence
+        if not self._busy:
             await self.start({})
             await self._write(b": keep-alive\n\n")
+        return self._interval
 
     async def _write(self, data: bytes, *, more: bool = True) -> None:
         self._last = time.monotonic()
+        self._busy = True
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
+        self._busy = not more
 
 
 class WholeWriter:
@@ -118,8 +122,8 @@ class WholeWriter:
     async def fail(self, error: BridgeError) -> None:
         raise error
 
-    async def keep_alive(self) -> None:
-        await anyio.sleep_forever()
+    async def keep_alive(self) -> float:
+        return math.inf
 
 
 def event(value: Json | Piece) -> bytes:

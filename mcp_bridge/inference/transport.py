@@ -47,7 +47,7 @@ FAILURES = (
 JSON = {"accept": "application/json", "content-type": "application/json"}
 MOST_OF_A_REFUSAL = 1_000_000
 
-Send = Callable[[Clients, anyio.CancelScope], Awaitable[Arrived]]
+Send = Callable[[Clients, asyncio.Timeout], Awaitable[Arrived]]
 
 
 class Patience:
@@ -177,11 +177,11 @@ class Upload:
         self._body = body
         self.failure: Exception | None = None
 
-    async def pieces(self, scope: anyio.CancelScope, seconds: float) -> AsyncGenerator[bytes]:
+    async def pieces(self, clock: asyncio.Timeout, seconds: float) -> AsyncGenerator[bytes]:
         """The body; the first byte of the answer is waited for from when it is sent."""
         try:
             async for piece in self._body:
-                scope.deadline = anyio.current_time() + seconds
+                clock.reschedule(asyncio.get_running_loop().time() + seconds)
                 yield piece
         except Exception as exc:  # boundary: aiohttp would make a connection error of it
             self.failure = exc
@@ -215,7 +215,7 @@ class Endpoint:
         theirs = {**JSON, **dict(sendable(headers.items())), "accept-encoding": "identity"}
         url = self.address.full(path, "", model)
 
-        async def send(clients: Clients, _: anyio.CancelScope) -> Arrived:
+        async def send(clients: Clients, _: asyncio.Timeout) -> Arrived:
             sent = clients.with_credentials([*theirs.items()])
             return await clients.send("POST", url, sent, body)
 
@@ -237,7 +237,7 @@ class Endpoint:
         """
         url = self.address.full(path, "", None)
 
-        async def send(clients: Clients, _: anyio.CancelScope) -> Arrived:
+        async def send(clients: Clients, _: asyncio.Timeout) -> Arrived:
             return await clients.send("GET", url, clients.with_credentials([*JSON.items()]))
 
         reply = await self._reply(send)
@@ -259,10 +259,10 @@ class Endpoint:
 
         upload = Upload(body) if isinstance(body, AsyncIterable) else None
 
-        async def send(clients: Clients, scope: anyio.CancelScope) -> Arrived:
+        async def send(clients: Clients, clock: asyncio.Timeout) -> Arrived:
             content: AsyncIterable[bytes] | bytes | None = body
             if upload:
-                content = upload.pieces(scope, self.settings.first_byte_timeout)
+                content = upload.pieces(clock, self.settings.first_byte_timeout)
             sent = clients.with_credentials(headers)
             return await clients.send(method, url, sent, content, raw=True)
 
@@ -276,13 +276,15 @@ class Endpoint:
     async def _reply(self, send: Send) -> Reply:
         await self._take_turn()
         self._open += 1
+        clock = asyncio.timeout(self.settings.first_byte_timeout)
         try:
-            deadline = anyio.current_time() + self.settings.first_byte_timeout
-            with anyio.CancelScope(deadline=deadline) as scope:
-                return Reply(self, await send(self._opened(), scope), scope.deadline)
-            raise self.late()
+            async with clock:
+                arrived = await send(self._opened(), clock)
+                return Reply(self, arrived, clock.when() or 0.0)
         except FAILURES as exc:
             await self.release()
+            if clock.expired():
+                raise self.late() from None
             self.fail(exc, begun=False)
         except BaseException:
             await self.release()

@@ -112,6 +112,14 @@ async def test_a_hundred_megabytes_are_refused_by_default() -> None:
         await works(place)
 
 
+async def test_a_compressed_body_is_415() -> None:
+    async with bridged(mcp_servers={}) as place:
+        status, value = await raw(place, b"\x1f\x8b", **{"content-encoding": "gzip"})
+        assert status == 415
+        assert value["error"]["code"] == "unsupported_encoding"
+        await works(place)
+
+
 async def test_ten_thousand_messages_and_two_thousand_tools_pass() -> None:
     messages = [{"role": "user", "content": f"m{n}"} for n in range(10_000)]
     tools = [{"type": "function", "function": {"name": f"t{n}"}} for n in range(2_000)]

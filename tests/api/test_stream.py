@@ -1,0 +1,46 @@
+"""What is written on a stream, and when."""
+
+from typing import Any
+
+import anyio
+
+from mcp_bridge.api.stream import StreamWriter
+
+Json = dict[str, Any]
+END = b"data: [DONE]\n\n"
+
+
+class SlowClient:
+    """A client that reads nothing until `reads` is set; `bodies` is what it gets."""
+
+    def __init__(self) -> None:
+        self.reads = anyio.Event()
+        self.bodies: list[bytes] = []
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "http.response.body":
+            if message["body"] and not self.reads.is_set():
+                await self.reads.wait()
+            assert END not in self.bodies, "nothing comes after the end"
+            self.bodies.append(message["body"])
+
+
+async def test_a_stream_that_waits_for_its_client_is_not_silent() -> None:
+    """The comment would wait too, and be written when the answer has ended meanwhile."""
+    client = SlowClient()
+    writer = StreamWriter(client.send, interval=1e-9)
+
+    async def answer() -> None:
+        await writer.chunks([{"choices": []}])
+        await writer.finish({}, [])
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(answer)
+        await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(writer.keep_alive)
+        for _ in range(5):
+            await anyio.lowlevel.checkpoint()
+        client.reads.set()
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    assert client.bodies == [b"", b'data: {"choices":[]}\n\n', END]
