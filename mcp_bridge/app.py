@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, RedirectResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -52,6 +52,7 @@ def create_app(loaded: Loaded, reload: Reload | None = None) -> FastAPI:
     app.router.routes.append(Mount("/t/{toolset}", routes=openai_routes()))
     app.router.routes += mcp_routes(lambda scope: scope["app"].state.mcp_door)
     app.include_router(admin_router(metrics))
+    app.router.routes.append(Route("/", RedirectResponse("/docs"), methods=["GET"]))
     for kind, handler in ERROR_ANSWERS.items():
         app.add_exception_handler(kind, handler)
     app.stand_behind(front(app, metrics, doors))

@@ -7,7 +7,9 @@ import pytest
 from tests.api.bridged import bridged
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/embeddings", "/t/x/v1/completions"])
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions", "/v1/embeddings", "/t/none/v1/completions"]
+)
 async def test_a_mistake_of_ours_is_a_500_in_openais_shape(path: str) -> None:
     async with bridged(mcp_servers={}) as place:
         app = place.app
@@ -40,3 +42,18 @@ async def test_the_rest_door_describes_each_placeholder_of_its_paths() -> None:
         for operation in operations.values():
             described = [p["name"] for p in operation.get("parameters", []) if p["in"] == "path"]
             assert described == re.findall(r"{(\w+)}", path), path
+
+
+async def test_who_opens_the_address_in_a_browser_finds_the_documentation() -> None:
+    async with bridged(mcp_servers={}) as place:
+        response = await place.http.get("/")
+    assert response.status_code == 307
+    assert response.headers["location"] == "/docs"
+
+
+@pytest.mark.parametrize("path", ["models", "models/model-a", "embeddings"])
+async def test_a_path_of_a_toolset_that_is_not_there_is_404(path: str) -> None:
+    async with bridged(mcp_servers={}) as place:
+        response = await place.http.get(f"/t/nowhere/v1/{path}")
+    assert response.status_code == 404
+    assert response.json()["error"]["code"] == "toolset_not_found"

@@ -23,7 +23,13 @@ from mcp_bridge.agent.sampling import DEPTH_HEADER, depth_of
 from mcp_bridge.api.body import check_announced, check_chat, parse_object, read_body
 from mcp_bridge.api.functions import FUNCTIONS, speaks_functions
 from mcp_bridge.api.leaving import watching
-from mcp_bridge.api.selection import Choice, choose, is_side_request
+from mcp_bridge.api.selection import (
+    Choice,
+    choose,
+    is_side_request,
+    of_name,
+    toolsets_for,
+)
 from mcp_bridge.api.strangers import server_of
 from mcp_bridge.api.stream import StreamWriter, WholeWriter, Writer
 from mcp_bridge.bridge import Bridge
@@ -80,6 +86,8 @@ class Arrival:
         check_origin(headers.get("origin"), bridge.settings)
         caller = bridge.doorkeeper.admit(headers, "chat")
         toolset = scope.get("path_params", {}).get("toolset")
+        if toolset is not None:
+            of_name(toolset, toolsets_for(caller, bridge.settings))  # 404 when there is none
         return cls(caller, headers, toolset, scope.get("state", {}).get("request_id", ""))
 
 

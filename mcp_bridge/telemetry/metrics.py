@@ -54,6 +54,20 @@ class Known:
         return name
 
 
+class Children:
+    """A metric's children by their labels; finding one in prometheus_client takes a lock."""
+
+    def __init__(self, metric: Counter | Histogram) -> None:
+        self._metric = metric
+        self._known: dict[tuple[str, ...], Any] = {}
+
+    def __call__(self, *labels: str) -> Any:
+        child = self._known.get(labels)
+        if child is None:
+            child = self._known[labels] = self._metric.labels(*labels)
+        return child
+
+
 class Metrics:
     """Everything that one application counts."""
 
@@ -68,18 +82,22 @@ class Metrics:
         self._count_tools()
 
     def _count_requests(self) -> None:
-        self._requests = Counter(
-            "mcp_bridge_http_requests",
-            "HTTP requests.",
-            ("method", "path", "status"),
-            registry=self._registry,
+        self._requests = Children(
+            Counter(
+                "mcp_bridge_http_requests",
+                "HTTP requests.",
+                ("method", "path", "status"),
+                registry=self._registry,
+            )
         )
-        self._request_seconds = Histogram(
-            "mcp_bridge_http_request_seconds",
-            "Seconds from a request to the end of its answer.",
-            ("path",),
-            buckets=REQUEST_BUCKETS,
-            registry=self._registry,
+        self._request_seconds = Children(
+            Histogram(
+                "mcp_bridge_http_request_seconds",
+                "Seconds from a request to the end of its answer.",
+                ("path",),
+                buckets=REQUEST_BUCKETS,
+                registry=self._registry,
+            )
         )
         self._streams = Gauge(
             "mcp_bridge_streams_open",
@@ -88,11 +106,13 @@ class Metrics:
         )
 
     def _count_conversations(self) -> None:
-        self._conversations = Counter(
-            "mcp_bridge_conversations",
-            "Conversations that have ended, by finish reason and by the bound that stopped them.",
-            ("caller", "model", "finish_reason", "stopped"),
-            registry=self._registry,
+        self._conversations = Children(
+            Counter(
+                "mcp_bridge_conversations",
+                "Conversations that have ended, by finish reason and the bound that stopped them.",
+                ("caller", "model", "finish_reason", "stopped"),
+                registry=self._registry,
+            )
         )
         self._rounds = Histogram(
             "mcp_bridge_conversation_rounds",
@@ -100,27 +120,33 @@ class Metrics:
             buckets=ROUND_BUCKETS,
             registry=self._registry,
         )
-        self._tokens = Counter(
-            "mcp_bridge_tokens",
-            "Tokens as the inference server counts them; cached and reasoning tokens are part of "
-            "the prompt and the completion.",
-            ("caller", "model", "kind"),
-            registry=self._registry,
+        self._tokens = Children(
+            Counter(
+                "mcp_bridge_tokens",
+                "Tokens as the inference server counts them; cached and reasoning tokens are part "
+                "of the prompt and the completion.",
+                ("caller", "model", "kind"),
+                registry=self._registry,
+            )
         )
 
     def _count_tools(self) -> None:
-        self._calls = Counter(
-            "mcp_bridge_tool_calls",
-            "Tool calls that have ended.",
-            ("server", "tool", "outcome"),
-            registry=self._registry,
+        self._calls = Children(
+            Counter(
+                "mcp_bridge_tool_calls",
+                "Tool calls that have ended.",
+                ("server", "tool", "outcome"),
+                registry=self._registry,
+            )
         )
-        self._call_seconds = Histogram(
-            "mcp_bridge_tool_call_seconds",
-            "Seconds of a tool call.",
-            ("server", "tool"),
-            buckets=CALL_BUCKETS,
-            registry=self._registry,
+        self._call_seconds = Children(
+            Histogram(
+                "mcp_bridge_tool_call_seconds",
+                "Seconds of a tool call.",
+                ("server", "tool"),
+                buckets=CALL_BUCKETS,
+                registry=self._registry,
+            )
         )
         self._connected = Gauge(
             "mcp_bridge_mcp_server_connected",
@@ -140,8 +166,8 @@ class Metrics:
     def request(self, method: str, path: str, status: int, seconds: float) -> None:
         """A request has been answered. `path` is its route's template; status 0: nobody waited."""
         known = method if method in METHODS else OTHER
-        self._requests.labels(known, path, str(status) if status else LEFT).inc()
-        self._request_seconds.labels(path).observe(seconds)
+        self._requests(known, path, str(status) if status else LEFT).inc()
+        self._request_seconds(path).observe(seconds)
 
     def stream(self, change: int) -> None:
         """A streamed answer has begun (1) or ended (-1)."""
@@ -159,17 +185,17 @@ class Metrics:
     ) -> None:
         """A conversation has ended. `finish_reason` is "error" for one that failed."""
         who = (*self._callers(caller), *self._models(model))
-        self._conversations.labels(*who, finish_reason, stopped or "").inc()
+        self._conversations(*who, finish_reason, stopped or "").inc()
         if rounds:
             self._rounds.observe(rounds)
         for kind, count in tokens(usage or {}).items():
-            self._tokens.labels(*who, kind).inc(count)
+            self._tokens(*who, kind).inc(count)
 
     def tool_call(self, server: str, tool: str, outcome: str, seconds: float) -> None:
         """A tool call has ended."""
         which = self._tools(server, tool)
-        self._calls.labels(*which, outcome).inc()
-        self._call_seconds.labels(*which).observe(seconds)
+        self._calls(*which, outcome).inc()
+        self._call_seconds(*which).observe(seconds)
 
     # What is shown
 
