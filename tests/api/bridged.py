@@ -10,7 +10,7 @@ wire contract forbids (DESIGN 3.2), and gives back what the client has put toget
 import json
 import sys
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,16 @@ class Streamed:
         assert with_usage in ([], [len(self.chunks) - 1]), "usage comes once, last"
 
 
+async def lines(response: httpx2.Response) -> AsyncGenerator[str]:
+    """The lines of a stream as SSE has them; httpx2's end at U+0085 and U+2028 too."""
+    rest = ""
+    async for text in response.aiter_text():
+        *whole, rest = (rest + text).split("\n")
+        for line in whole:
+            yield line
+    assert rest == "", "a stream ends with a whole line"
+
+
 @dataclass(frozen=True)
 class Place:
     """A running bridge and everything around it."""
@@ -184,8 +194,9 @@ class Place:
                 if read.status != 200:
                     read.error = json.loads(await response.aread())["error"]
                     return read
-                async for line in response.aiter_lines():
-                    read.take(line)
+                async with aclosing(lines(response)) as found:
+                    async for line in found:
+                        read.take(line)
                     if read.chunks:
                         on_chunk()
         read.check()

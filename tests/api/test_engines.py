@@ -7,13 +7,14 @@ and as calls of ours, which are run before the model is asked again.
 
 import json
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
 import anyio
 import pytest
 
-from tests.api.bridged import Place, Streamed, bridged, scripted_server
+from tests.api.bridged import Place, Streamed, bridged, lines, scripted_server
 from tests.fakes import USAGE, Reply, answer, whole
 from tests.inference.engines.all import ALL, REFUSALS
 from tests.inference.engines.fixture import Call, Expected, ExpectedError, Fixture, Refusal
@@ -255,10 +256,11 @@ async def read_in_two(place: Place, shown: bytes, rest: bytes) -> Streamed:
     with anyio.fail_after(PATIENCE):
         async with place.http.stream("POST", "/v1/chat/completions", json=body) as response:
             read = Streamed(response.status_code, dict(response.headers))
-            async for line in response.aiter_lines():
-                read.take(line)
-                if read.text:
-                    heard.set()
+            async with aclosing(lines(response)) as found:
+                async for line in found:
+                    read.take(line)
+                    if read.text:
+                        heard.set()
     read.check()
     return read
 
