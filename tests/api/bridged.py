@@ -197,8 +197,8 @@ class Place:
                 async with aclosing(lines(response)) as found:
                     async for line in found:
                         read.take(line)
-                    if read.chunks:
-                        on_chunk()
+                        if read.chunks:
+                            on_chunk()
         read.check()
         return read
 
