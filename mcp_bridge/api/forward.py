@@ -7,7 +7,6 @@ read before it is sent only when several inference servers make it necessary to 
 from collections.abc import AsyncGenerator
 
 import anyio
-import orjson
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
@@ -18,6 +17,7 @@ from mcp_bridge.api.leaving import until_disconnected
 from mcp_bridge.bridge import Bridge
 from mcp_bridge.errors import BridgeError
 from mcp_bridge.inference.client import Inference
+from mcp_bridge.inference.forwarding import model_in
 
 
 class ForwardEndpoint:
@@ -124,18 +124,9 @@ class Forwarding:
 def path_below(scope: Scope) -> str:
     """What follows `/v1/`, escaped as the client escaped it."""
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
-    return raw.partition(b"?")[0].partition(b"/v1/")[2].decode("latin-1")
+    steps = 4 if "toolset" in scope["path_params"] else 2  # /t/{toolset}/v1/… or /v1/…
+    return raw.partition(b"?")[0].split(b"/", steps)[steps].decode("latin-1")
 
 
 def is_json(headers: Headers) -> bool:
     return "json" in headers.get("content-type", "").lower()
-
-
-def model_in(body: bytes) -> str | None:
-    """The model that a JSON body names."""
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-    model = value.get("model") if isinstance(value, dict) else None
-    return model if isinstance(model, str) else None

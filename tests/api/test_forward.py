@@ -183,3 +183,10 @@ async def test_a_legacy_completion_with_tools_refuses_what_it_cannot_do(field: J
         response = await place.http.post("/v1/completions", json=body)
     assert response.status_code == 400
     assert response.json()["error"]["param"] == next(iter(field))
+
+
+async def test_a_toolset_may_have_any_name_in_a_forwarded_path() -> None:
+    async with bridged(mcp_servers={}, toolsets={"v1": {}}) as place:
+        await place.http.post("/t/v1/v1/files%2Fa/b", json={})
+        [sent] = place.inference.others
+    assert sent.path == "/v1/files%2Fa/b"
