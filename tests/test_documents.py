@@ -101,6 +101,39 @@ def test_every_file_of_ours_that_is_named_is_there(document: Path) -> None:
             assert any((place / name).exists() for place in places), name
 
 
+# Reasons
+
+COMPLAINT = re.compile(r"\b([LPSTDOXU])([1-9]\d?)(?:-\1([1-9]\d?))?\b")
+"""Such as L22, or L18-L20."""
+PROMISE = re.compile(r"DESIGN (3\.\d+(?:, 3\.\d+)*)")
+
+
+def reasons(text: str) -> set[str]:
+    """What a text gives as the reasons of its code."""
+    found = {f"DESIGN {point}" for points in PROMISE.findall(text) for point in points.split(", ")}
+    for letter, first, last in COMPLAINT.findall(text):
+        found |= {f"{letter}{number}" for number in range(int(first), int(last or first) + 1)}
+    return found
+
+
+def explained() -> set[str]:
+    page = (ROOT / "docs/why.md").read_text(encoding="utf-8")
+    return set(re.findall(r"^- \*\*([^*]+)\*\* ", page, re.MULTILINE))
+
+
+def test_every_reason_that_is_given_is_explained() -> None:
+    """By the code, and by the page of reasons itself."""
+    known = explained()
+    for path in (*(ROOT / "mcp_bridge").rglob("*.py"), ROOT / "docs/why.md"):
+        unknown = reasons(path.read_text(encoding="utf-8")) - known
+        assert not unknown, f"{path.relative_to(ROOT)}: explain {unknown} in docs/why.md"
+
+
+def test_reasons_are_found() -> None:
+    text = "(DESIGN 3.16, 3.17; L18-L20), see U4; x = 1  # noqa: S101"
+    assert reasons(text) == {"DESIGN 3.16", "DESIGN 3.17", "L18", "L19", "L20", "U4"}
+
+
 # Configurations
 
 ALIASES = {"mcpServers", "servers"}
