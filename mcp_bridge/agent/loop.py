@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 
 from anyio.abc import TaskGroup
 
-from mcp_bridge.agent import progress
 from mcp_bridge.agent.calls import READ_MORE, CallerSide, CallRunner, MakeAnswerer, Outcome
 from mcp_bridge.agent.context import opened
 from mcp_bridge.agent.conversation import (
@@ -40,6 +39,7 @@ from mcp_bridge.agent.elicitation import (
 )
 from mcp_bridge.agent.events import Asked, Delta, Event, Finished, Started
 from mcp_bridge.agent.memory import HiddenTurn, TurnMemory
+from mcp_bridge.agent.progress import Display
 from mcp_bridge.agent.quarantine import Quarantine, may_be_a_tool, probe, takes_no_tools
 from mcp_bridge.agent.record import ConversationRecord, log_conversation
 from mcp_bridge.agent.reply import Reply, summed
@@ -86,6 +86,10 @@ class Turn:
     def usage(self) -> Json | None:
         """Of all requests that the conversation has gone through."""
         return summed(self.spent, self.reply.usage)
+
+    def shown(self, chunks: Sequence[Json]) -> Delta:
+        """Chunks of our own, as part of the answer."""
+        return Delta(tuple(self.reply.dress(chunk) for chunk in chunks))
 
     def go_on(self, ask: Ask) -> None:
         """The user's next message is here: from now on another request is answered."""
@@ -271,28 +275,35 @@ class Agent:
         outcomes = {outcome.call.id: outcome for outcome in refused}
         turn.tools_ran += len(allowed)
         seconds = talk.bounds.seconds_left()
+        display = Display(talk.ask.progress, mixed=turn.finished)
         async with aclosing(self._calls.run(allowed, turn.side, seconds, tasks)) as events:
             async for event in events:
                 if isinstance(event, Outcome):
                     outcomes[event.call.id] = event
                     continue
                 if isinstance(event, Question):
-                    async with aclosing(self._ask_the_user(turn, event)) as told:
+                    async with aclosing(self._ask_the_user(turn, event, display)) as told:
                         async for one in told:
                             yield one
                     continue
                 yield event
-                if chunks := progress.shown(event, talk.ask.progress):
-                    yield Delta(tuple(turn.reply.dress(chunk) for chunk in chunks))
+                if chunks := display.show(event):
+                    yield turn.shown(chunks)
+        if chunks := display.end():
+            yield turn.shown(chunks)
         said = assistant_message(answer, calls)
         self._append(turn, said, [outcomes[call.id] for call in ours])
 
-    async def _ask_the_user(self, turn: Turn, question: Question) -> AsyncGenerator[Event]:
+    async def _ask_the_user(
+        self, turn: Turn, question: Question, display: Display
+    ) -> AsyncGenerator[Event]:
         """End the turn with the question, and go on here when the next message is in."""
-        problem = ""
         if turn.finished:
             question.answer({"action": "cancel"})  # the turn ends with calls for the client
             return
+        if chunks := display.pause():
+            yield turn.shown(chunks)
+        problem = ""
         for _ in range(MOST_ASKS):
             text = question_text(question, problem)
             yield Delta(turn.reply.take(Answer({"role": "assistant", "content": text})))
@@ -306,10 +317,13 @@ class Agent:
             try:
                 said = text_of(asked.next.body["messages"][-1])
                 question.answer(read_answer(said, question.params))
-                return
+                break
             except Unclear as exc:
                 problem = str(exc)
-        question.answer({"action": "cancel"})
+        else:
+            question.answer({"action": "cancel"})
+        if chunks := display.go_on():
+            yield turn.shown(chunks)
 
     def _within_bounds(
         self, turn: Turn, calls: list[ModelCall]

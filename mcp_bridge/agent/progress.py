@@ -2,9 +2,10 @@
 
 `reasoning`: lines in `reasoning_content`. `openwebui`: chunks that are valid for every client and
 that Open WebUI also reads as its native tool panel (research: openwebui.md section 5): a status
-line while a tool works, then the call and its output together.
+line while tools work, then each call and its output.
 """
 
+from dataclasses import dataclass, field
 from typing import Any
 
 from mcp_bridge.agent.events import ToolFinished, ToolProgress, ToolStarted
@@ -12,27 +13,77 @@ from mcp_bridge.config.settings import Progress
 from mcp_bridge.exact import text_of
 from mcp_bridge.types import Json
 
+ToolEvent = ToolStarted | ToolProgress | ToolFinished
 AT_THE_END = 9999
 """Open WebUI inserts before the last item unless the index is beyond its list."""
 SHOWN = 500
 
 
-def shown(event: ToolStarted | ToolProgress | ToolFinished, mode: Progress) -> list[Json]:
-    """Chunks (without id, created and model) that show `event`; none when `mode` is off."""
-    match mode:
-        case "reasoning":
-            return [chunk({"reasoning_content": line(event)})]
-        case "openwebui":
-            return panel(event)
-        case _:
-            return []
+@dataclass(slots=True)
+class Display:
+    """How the tools of one round are shown, as chunks without id, created and model.
+
+    `mixed`: the client has calls of the same round to answer. Open WebUI writes the panel down in
+    its history, and drops a result that other calls stand before; so then ours come all at once,
+    the calls before the outputs.
+    """
+
+    mode: Progress
+    mixed: bool = False
+    _running: dict[str, str] = field(default_factory=dict)
+    _calls: list[Json] = field(default_factory=list)
+    _outputs: list[Json] = field(default_factory=list)
+
+    def show(self, event: ToolEvent) -> list[Json]:
+        """What is shown of `event`; nothing when the mode is off."""
+        match self.mode:
+            case "reasoning":
+                return [chunk({"reasoning_content": line(event)})]
+            case "openwebui":
+                return self._panel(event)
+            case _:
+                return []
+
+    def pause(self) -> list[Json]:
+        """The turn ends with a question while tools are running."""
+        return [status("waiting for an answer", done=True)] if self._running else []
+
+    def go_on(self) -> list[Json]:
+        """The answer is here, in the turn that begins."""
+        return [self._calling()] if self._running else []
+
+    def end(self) -> list[Json]:
+        """All tools have ended: what was held back."""
+        held = [*self._calls, *self._outputs]
+        self._calls, self._outputs = [], []
+        return held
+
+    def _panel(self, event: ToolEvent) -> list[Json]:
+        match event:
+            case ToolStarted():
+                self._running[event.id] = event.name
+                return [self._calling()]
+            case ToolProgress():
+                return [status(f"{event.name}: {measure(event)}", done=False)]
+            case ToolFinished():
+                self._running.pop(event.id, None)
+                self._calls.append(item(call_item(event)))
+                self._outputs.append(item(output_item(event)))
+                shown = [] if self.mixed else self.end()
+                if self._running:
+                    return [*shown, self._calling()]
+                return [*shown, status(f"{event.name} is done", done=True)]
+
+    def _calling(self) -> Json:
+        """The status line for the tool that began last of those that run."""
+        return status(f"Calling {[*self._running.values()][-1]} …", done=False)
 
 
 def chunk(delta: Json, **fields: Any) -> Json:
     return {"choices": [{"index": 0, "delta": delta, "finish_reason": None}], **fields}
 
 
-def line(event: ToolStarted | ToolProgress | ToolFinished) -> str:
+def line(event: ToolEvent) -> str:
     match event:
         case ToolStarted():
             return f"→ {event.name}({short(text_of(event.arguments))})\n"
@@ -55,30 +106,29 @@ def short(text: str) -> str:
     return flat if len(flat) <= SHOWN and len(text) <= 4 * SHOWN else flat[:SHOWN] + "…"
 
 
-def panel(event: ToolStarted | ToolProgress | ToolFinished) -> list[Json]:
-    match event:
-        case ToolStarted():
-            return [status(f"Calling {event.name} …", done=False)]
-        case ToolProgress():
-            return [status(f"{event.name}: {measure(event)}", done=False)]
-        case ToolFinished():
-            state = "failed" if event.is_error else "completed"
-            call = {
-                "type": "function_call",
-                "id": f"fc_{event.id}",
-                "call_id": event.id,
-                "name": event.name,
-                "arguments": text_of(event.arguments),
-                "status": state,
-            }
-            output = {
-                "type": "function_call_output",
-                "id": f"fco_{event.id}",
-                "call_id": event.id,
-                "status": state,
-                "output": [{"type": "input_text", "text": event.text}],
-            }
-            return [item(call), item(output), status(f"{event.name} is done", done=True)]
+def call_item(event: ToolFinished) -> Json:
+    return {
+        "type": "function_call",
+        "id": f"fc_{event.id}",
+        "call_id": event.id,
+        "name": event.name,
+        "arguments": text_of(event.arguments),
+        "status": state(event),
+    }
+
+
+def output_item(event: ToolFinished) -> Json:
+    return {
+        "type": "function_call_output",
+        "id": f"fco_{event.id}",
+        "call_id": event.id,
+        "status": state(event),
+        "output": [{"type": "input_text", "text": event.text}],
+    }
+
+
+def state(event: ToolFinished) -> str:
+    return "failed" if event.is_error else "completed"
 
 
 def item(value: Json) -> Json:

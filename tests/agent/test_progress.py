@@ -5,8 +5,9 @@ import json
 import pytest
 
 from mcp_bridge.agent.events import ToolFinished, ToolProgress, ToolStarted
-from mcp_bridge.agent.progress import shown
+from mcp_bridge.agent.progress import Display, ToolEvent
 from mcp_bridge.agent.reply import Reply
+from mcp_bridge.config.settings import Progress
 from mcp_bridge.types import Json
 
 STARTED = ToolStarted("c1", "search", {"q": "ü", "n": 2**70})
@@ -20,7 +21,15 @@ def progress(
     return ToolProgress("c1", "search", value, total, message)
 
 
-def text(event: ToolStarted | ToolProgress | ToolFinished) -> str:
+def shown(event: ToolEvent, mode: Progress) -> list[Json]:
+    """What is shown of an event of the only tool that runs."""
+    display = Display(mode)
+    if not isinstance(event, ToolStarted):
+        display.show(STARTED)
+    return display.show(event)
+
+
+def text(event: ToolEvent) -> str:
     (chunk,) = shown(event, "reasoning")
     return str(chunk["choices"][0]["delta"]["reasoning_content"])
 
@@ -42,9 +51,7 @@ def test_nothing_is_shown_unless_asked_for() -> None:
         (FAILED, "✗ search (0.0 s): Error: no\n"),
     ],
 )
-def test_in_reasoning_each_event_is_one_line(
-    event: ToolStarted | ToolProgress | ToolFinished, line: str
-) -> None:
+def test_in_reasoning_each_event_is_one_line(event: ToolEvent, line: str) -> None:
     assert text(event) == line
 
 
@@ -91,6 +98,38 @@ def test_open_webui_gets_a_status_and_then_the_call_with_its_output() -> None:
 def test_a_failed_call_is_red_on_both_sides() -> None:
     call, output, _ = shown(FAILED, "openwebui")
     assert call["item"]["status"] == output["item"]["status"] == "failed"
+
+
+def test_the_status_line_names_a_tool_that_still_runs() -> None:
+    display = Display("openwebui")
+    display.show(ToolStarted("c1", "first", {}))
+    display.show(ToolStarted("c2", "second", {}))
+    *_, then = display.show(ToolFinished("c2", "second", {}, "found", False, 0))
+    assert then["event"]["data"] == {"description": "Calling first …", "done": False}
+    *_, last = display.show(ToolFinished("c1", "first", {}, "found", False, 0))
+    assert last["event"]["data"]["hidden"]
+
+
+def test_beside_calls_of_the_client_all_calls_come_before_all_outputs() -> None:
+    display = Display("openwebui", mixed=True)
+    for id in ("c1", "c2"):
+        display.show(ToolStarted(id, "search", {}))
+    for id in ("c2", "c1"):
+        chunks = display.show(ToolFinished(id, "search", {}, "found", False, 0))
+        assert ["event" in chunk for chunk in chunks] == [True]
+    items = [(chunk["item"]["type"], chunk["item"]["call_id"]) for chunk in display.end()]
+    assert items == [
+        ("function_call", "c2"),
+        ("function_call", "c1"),
+        ("function_call_output", "c2"),
+        ("function_call_output", "c1"),
+    ]
+    assert display.end() == []
+
+
+def test_a_pause_without_a_running_tool_shows_nothing() -> None:
+    display = Display("openwebui")
+    assert display.pause() == display.go_on() == []
 
 
 def test_every_chunk_is_one_that_other_clients_can_read() -> None:
