@@ -21,7 +21,7 @@ from benchmarks.scenarios import BY_NAME, TABLE, Scenario
 from benchmarks.suite import OURS, USERS, YARDSTICK, Bench, progress
 from benchmarks.targets import Target
 
-SECONDS, QUICK_SECONDS = 1.2, 0.4
+SECONDS, QUICK_SECONDS = 1.2, 0.3
 INFERENCE_PORT = 9099
 
 
@@ -118,7 +118,8 @@ def report(bench: Bench, given: argparse.Namespace) -> Iterator[Table]:
         yield suite.more_users(bench, important)
         yield suite.memory(bench, idle, important)
     yield suite.starts(bench)
-    yield suite.tools(bench)
+    if not given.quick:
+        yield suite.tools(bench)
     yield door.calls(bench)
     yield door.lists(bench)
     yield suite.goals(bench)

@@ -1,63 +1,80 @@
-"""How many instructions a request and a chunk take: the guard that no noise disturbs.
+"""How many instructions an answer and a chunk take: the guard that no noise disturbs.
 
-Needs valgrind (callgrind). The whole application runs in one process under it, asked through ASGI,
-with the inference server on the same loop; only while questions are asked are instructions counted.
-What the inference server takes of it is a small constant.
+Needs valgrind (callgrind). The bridge is served as always, but in one process with the inference
+server and a user; only while it is asked are instructions counted. The yardstick is counted in the
+same way. What the inference server and the user take is counted too, without anything between,
+and subtracted.
 """
 
 import asyncio
 import gc
-import io
 import json
 import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
-from collections.abc import AsyncGenerator, Iterator, Mapping, MutableMapping
-from contextlib import asynccontextmanager
+import sys
+import urllib.error
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import uvloop
-from starlette.types import ASGIApp
+import anyio.to_thread
+import uvicorn
 
-from benchmarks import targets
-from benchmarks.inference import serve
-from benchmarks.load import Plan, problem_of
-from benchmarks.processes import CLEAN, ROOT, free_port, python
-from benchmarks.report import Table
+from benchmarks import inference, targets
+from benchmarks.load import carry_out
+from benchmarks.measure import plan_for
+from benchmarks.processes import CLEAN, ROOT, free_port, get, python
+from benchmarks.report import Table, ratio
 from benchmarks.scenarios import BY_NAME, KEY, Scenario
-from benchmarks.suite import progress
+from benchmarks.servers.least import fastapi_app
+from benchmarks.suite import DIRECT, OURS, TITLES, YARDSTICK, progress
 from benchmarks.targets import Target
 
-CASES = ("whole", "streamed", "burst", "call-streamed")
+CASES = ("whole", "streamed", "burst", "call-whole", "call-streamed", "four-streamed")
 WARM_UP, COUNTED = 5, 10
 OUT = "callgrind.out"
 PATIENCE = 300
-
-Message = dict[str, Any]
+CHUNK = "one more chunk"
 
 
 def instructions(folder: Path) -> Iterator[Table]:
-    """Count, and tell what one request takes and what one more chunk takes."""
+    """Count, and tell what one answer takes and what one more chunk of it."""
     if shutil.which("valgrind") is None or shutil.which("callgrind_control") is None:
         raise SystemExit("valgrind is not installed: apt-get install valgrind")
-    progress("counting under callgrind; this takes a minute")
+    counted = {name: under_callgrind(name, folder) for name in (YARDSTICK, OURS)}
+    yield table_of(counted)
+
+
+def under_callgrind(name: str, folder: Path) -> dict[str, int]:
+    """Count one of them in a process of its own; the totals by the names of the dumps."""
+    progress(f"{name} under callgrind, which takes a minute")
+    (place := folder / name).mkdir()
     command = ["valgrind", "--tool=callgrind", "--instr-atstart=no"]
-    command += [f"--callgrind-out-file={folder / OUT}", *python("benchmarks.instructions")]
-    env = {**CLEAN, "PYTHONHASHSEED": "0", "BENCH_FOLDER": str(folder)}
+    command += [f"--callgrind-out-file={place / OUT}"]
+    command += python("benchmarks.instructions", name, str(place))
     done = subprocess.run(
-        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=PATIENCE
+        command,
+        cwd=ROOT,
+        env={**CLEAN, "PYTHONHASHSEED": "0"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
-    if done.returncode:
-        raise SystemExit(f"counting failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-    yield table_of(totals(folder))
+    found = totals(place)
+    if done.returncode or not found:
+        raise SystemExit(f"counting {name} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    return found
 
 
-def totals(folder: Path) -> dict[str, int]:
+def totals(place: Path) -> dict[str, int]:
     """The instructions in each dump, by its name."""
     found: dict[str, int] = {}
-    for path in sorted(folder.glob(f"{OUT}.*")):
+    for path in sorted(place.glob(f"{OUT}.*")):
         text = path.read_text()
         name = re.search(r"^desc: Trigger: dump (\S+)", text, re.MULTILINE)
         total = re.search(r"^totals: (\d+)", text, re.MULTILINE)
@@ -66,130 +83,146 @@ def totals(folder: Path) -> dict[str, int]:
     return found
 
 
-def table_of(counted: Mapping[str, int]) -> Table:
-    """Thousands of instructions, less what switching the counting on and off takes."""
-    each = {name: (counted[name] - counted["nothing"]) / COUNTED / 1000 for name in CASES}
-    table = Table("Instructions (thousands)", ["in the whole application"])
-    table.add("one whole answer", [each["whole"]])
-    table.add("one streamed answer, 20 chunks", [each["streamed"]])
-    table.add("one burst, 200 chunks", [each["burst"]])
-    table.add("one streamed answer with a tool call", [each["call-streamed"]])
-    more = (BY_NAME["burst"].tokens or 0) - (BY_NAME["streamed"].tokens or 0)
-    table.add("one more chunk of a stream", [(each["burst"] - each["streamed"]) / more])
+def table_of(counted: Mapping[str, Mapping[str, int]]) -> Table:
+    """Thousands of instructions for each answer, without the user and the inference server."""
+    table = Table(
+        "Instructions for one answer (thousands)",
+        [*(BY_NAME[name].title for name in CASES), CHUNK],
+    )
+    rows = {name: figures(found) for name, found in counted.items()}
+    for name, row in rows.items():
+        table.add(TITLES[name], row)
+    pairs = zip(rows[OURS], rows[YARDSTICK], strict=True)
+    table.add("**mcp_bridge / FastAPI + aiohttp**", (ratio(ours, yard) for ours, yard in pairs))
     return table
+
+
+def figures(found: Mapping[str, int]) -> list[float]:
+    """One row: each case, and what one more chunk of a stream takes."""
+    each = {
+        name: (found[name] - found[f"{DIRECT}-{without_calls(name)}"]) / COUNTED / 1000
+        for name in CASES
+    }
+    more = BY_NAME["burst"].tokens - BY_NAME["streamed"].tokens
+    return [*each.values(), (each["burst"] - each["streamed"]) / more]
+
+
+def without_calls(name: str) -> str:
+    """The case that can be asked directly, for there nobody runs calls."""
+    scenario = BY_NAME[name]
+    return name if not scenario.calls else "streamed" if scenario.stream else "whole"
 
 
 # In the process that is counted
 
 
-class Counting:
-    """Switches callgrind's counting on and off, from inside."""
-
-    def __init__(self) -> None:
-        self._pid = str(os.getpid())
-
-    async def _tell(self, *words: str) -> None:
-        told = await asyncio.create_subprocess_exec(
-            "callgrind_control", *words, self._pid, stdout=subprocess.DEVNULL
-        )
-        await told.wait()
-
-    async def on(self) -> None:
-        await self._tell("--instr=on")
-
-    async def off(self, name: str) -> None:
-        """Stop counting, and keep what was counted under this name."""
-        await self._tell("--instr=off")
-        await self._tell(f"--dump={name}")
+async def callgrind(*words: str) -> None:
+    """Tell callgrind, which has this process under it, what to do."""
+    told = await asyncio.create_subprocess_exec(
+        "callgrind_control", *words, str(os.getpid()), stdout=subprocess.DEVNULL
+    )
+    await told.wait()
 
 
-def scope_of(method: str, path: str) -> Message:
-    return {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": method,
-        "scheme": "http",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "root_path": "",
-        "headers": [
-            (b"host", b"127.0.0.1"),
-            (b"authorization", f"Bearer {KEY}".encode()),
-            (b"content-type", b"application/json"),
-        ],
-        "client": ("127.0.0.1", 1),
-        "server": ("127.0.0.1", 8000),
-        "state": {},
-    }
+async def ask(target: Target, scenario: Scenario, count: int) -> None:
+    """Ask so many times; the answers must be right."""
+    plan = replace(plan_for(target, scenario, users=1, count=count), patience=PATIENCE)
+    measured = await carry_out(plan)
+    if measured.problems:
+        raise RuntimeError(f"{target.name}, {scenario.name}: {measured.problems}")
 
 
-async def through_asgi(app: ASGIApp, scope: Message, body: bytes = b"") -> tuple[int, bytes]:
-    """One request; the status and the body of its answer."""
-    incoming = [{"type": "http.request", "body": body, "more_body": False}]
-    never = asyncio.Event()
-    outgoing: list[MutableMapping[str, Any]] = []
-
-    async def receive() -> Message:
-        if not incoming:
-            await never.wait()
-        return incoming.pop()
-
-    async def send(message: MutableMapping[str, Any]) -> None:
-        outgoing.append(message)
-
-    await app(scope, receive, send)
-    return outgoing[0]["status"], b"".join(message.get("body", b"") for message in outgoing)
+async def count(name: str, target: Target, scenario: Scenario) -> None:
+    """Count the instructions of answers, into a dump of this name."""
+    await ask(target, scenario, WARM_UP)
+    gc.collect()
+    gc.disable()  # when it runs is chance; what it costs is in the tables of CPU
+    await callgrind("--instr=on")
+    await ask(target, scenario, COUNTED)
+    await callgrind("--instr=off")
+    await callgrind(f"--dump={name}")
+    gc.enable()
 
 
-async def ask(app: ASGIApp, scenario: Scenario) -> None:
-    """One chat request; the answer must be right."""
-    scope = scope_of("POST", "/v1/chat/completions")
-    _, answer = await through_asgi(app, scope, json.dumps(scenario.body).encode())
-    plan = Plan("", 0, "", {}, "", 1, 1, stream=scenario.stream, tokens=scenario.tokens)
-    if problem := problem_of(answer, plan, closely=True):
-        raise RuntimeError(f"{scenario.name}: {problem}: {answer[:500]!r}")
+async def count_all(target: Target, direct: Target) -> None:
+    """Every case, through the server in this process and directly."""
+    root = target.url.removesuffix("/v1")
+    async with await inference.serve(direct.port):
+        while not await anyio.to_thread.run_sync(answers, f"{root}/readyz"):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)  # nobody tells when its MCP servers are connected
+        for name in CASES:
+            await count(name, target, BY_NAME[name])
+        for name in {without_calls(name) for name in CASES}:
+            await count(f"{DIRECT}-{name}", direct, BY_NAME[name])
 
 
-@asynccontextmanager
-async def application(folder: Path) -> AsyncGenerator[ASGIApp]:
-    """The bridge in this process, with the inference server and one MCP server, ready."""
+def answers(url: str) -> bool:
+    try:
+        get(url)
+    except (urllib.error.URLError, ConnectionError):
+        return False
+    return True
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which tells when it takes requests."""
+
+    on_start: Callable[[], object]
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.on_start()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn's, but a signal is not raised again: it is the end that is wanted here."""
+        before = signal.signal(signal.SIGTERM, self.handle_exit)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+def serve_yardstick(port: int, direct: Target, on_start: Callable[[], object]) -> None:
+    app = fastapi_app(direct.url, 10)
+    server = Server(uvicorn.Config(app, port=port, log_level="warning", access_log=False))
+    server.on_start = on_start
+    server.run()
+
+
+def serve_bridge(port: int, direct: Target, on_start: Callable[[], None], place: Path) -> None:
+    from mcp_bridge import serve
     from mcp_bridge.app import create_app
     from mcp_bridge.config.load import load
     from mcp_bridge.telemetry.logging import set_up
 
+    config = place / "config.json"
+    config.write_text(json.dumps(targets.configuration(direct, targets.three_servers())))
+    loaded = load(str(config), {}, {"network": {"port": port}})
+    with Path(os.devnull).open("w") as nowhere:
+        set_up(loaded.settings, nowhere)
+        serve.serve(create_app(loaded), serve.listen(loaded.settings.network), on_start)
+
+
+def main() -> None:
+    name, place = sys.argv[1], Path(sys.argv[2])
+    direct = Target(DIRECT, f"http://127.0.0.1:{free_port()}/v1")
     port = free_port()
-    config = folder / "instructions.json"
-    behind = Target("direct", f"http://127.0.0.1:{port}/v1")
-    config.write_text(json.dumps(targets.configuration(behind, targets.three_servers())))
-    loaded = load(str(config), {})
-    set_up(loaded.settings, io.StringIO())
-    app = create_app(loaded)
-    async with await serve(port), app.router.lifespan_context(app):
-        while (await through_asgi(app, scope_of("GET", "/readyz")))[0] != 200:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)  # nobody tells when they are connected
-        yield app
+    headers = {"authorization": f"Bearer {KEY}"}
+    target = Target(name, f"http://127.0.0.1:{port}/v1", headers=headers)
+    running: list[asyncio.Task[None]] = []
 
+    def on_start() -> None:
+        task = asyncio.get_running_loop().create_task(count_all(target, direct))
+        task.add_done_callback(lambda _: os.kill(os.getpid(), signal.SIGTERM))
+        running.append(task)
 
-async def count(folder: Path) -> None:
-    """Serve, ask, count."""
-    counting = Counting()
-    async with application(folder) as app:
-        await counting.on()
-        await counting.off("nothing")
-        for name in CASES:
-            scenario = BY_NAME[name]
-            for _ in range(WARM_UP):
-                await ask(app, scenario)
-            gc.collect()
-            gc.disable()  # when it runs is chance; what it costs is in the tables of CPU
-            await counting.on()
-            for _ in range(COUNTED):
-                await ask(app, scenario)
-            await counting.off(name)
-            gc.enable()
+    if name == OURS:
+        serve_bridge(port, direct, on_start, place)
+    else:
+        serve_yardstick(port, direct, on_start)
+    running[0].result()
 
 
 if __name__ == "__main__":
-    uvloop.run(count(Path(os.environ["BENCH_FOLDER"])))
+    main()

@@ -13,12 +13,13 @@ from typing import Any
 
 from benchmarks import targets
 from benchmarks.measure import Cell, Load, best, measure, once, plan_for
-from benchmarks.processes import await_url, cores, free_port, get, python, started
+from benchmarks.processes import Watched, await_url, cores, free_port, get, python, started
 from benchmarks.report import Table, ratio
 from benchmarks.scenarios import BY_NAME, IDLE, KEY, PACED, TOOL_COUNTS, Scenario
 from benchmarks.targets import Target
 
 USERS = 16
+SETTLE_SECONDS = 1.0
 YARDSTICK, OURS, DIRECT = "fastapi", "mcp_bridge", "direct"
 TITLES = {
     DIRECT: "direct, nothing between",
@@ -196,8 +197,8 @@ def memory(bench: Bench, idle: Mapping[str, float], measured: Sequence[Target]) 
     """What it holds: after its start, after all the load before, and with idle streams."""
     streams = 200 if bench.quick else 1000
     table = Table(
-        "Memory (MiB) and idle CPU",
-        ["idle", "after load", f"{streams} idle streams more", "after them", "idle CPU (ms/s)"],
+        "Memory (MiB), and CPU while nothing happens",
+        ["idle", "after load", f"{streams:,} idle streams more", "after them", "their CPU (ms/s)"],
     )
     for target in measured:
         process = target.process
@@ -209,13 +210,10 @@ def memory(bench: Bench, idle: Mapping[str, float], measured: Sequence[Target]) 
         held = bench.load.run(plan)
         for problem in held.problems:
             bench.problems.append(f"{target.name}, idle streams: {problem}")
-        with_streams = process.rss()
+        used = resting(process)
+        more = process.rss() - loaded
         bench.load.release()
-        time.sleep(0.5)
-        before, began = process.cpu(), time.monotonic()
-        time.sleep(1)
-        used = (process.cpu() - before) * 1000 / (time.monotonic() - began)
-        more = with_streams - loaded
+        time.sleep(SETTLE_SECONDS)
         figures = (idle.get(target.name), loaded, more, process.rss(), used)
         table.add(title(target), figures)
         if target.name == OURS:
@@ -223,9 +221,17 @@ def memory(bench: Bench, idle: Mapping[str, float], measured: Sequence[Target]) 
     return table
 
 
+def resting(process: Watched) -> float:
+    """Milliseconds of CPU in a second in which nothing is asked."""
+    time.sleep(SETTLE_SECONDS)
+    before, began = process.cpu(), time.monotonic()
+    time.sleep(1)
+    return (process.cpu() - before) * 1000 / (time.monotonic() - began)
+
+
 def starts(bench: Bench) -> Table:
     """From the start of the process to its first answer, with more and more MCP servers."""
-    counts = (0, 10) if bench.quick else (0, 3, 10, 50)
+    counts = (0,) if bench.quick else (0, 3, 10, 50)
     table = Table(
         "Start (s) and idle memory (MiB), by MCP servers",
         ["to the first answer", "all servers connected", "idle memory"],
@@ -276,7 +282,7 @@ def first_answer(url: str, headers: Mapping[str, str], began: float) -> float:
 
 def tools(bench: Bench) -> Table:
     """What a request costs when it gets more tools."""
-    counts = (0, 100) if bench.quick else TOOL_COUNTS
+    counts = TOOL_COUNTS
     columns = [f"{count:,} tools" for count in counts]
     table = Table(
         f"CPU for one whole answer, by the tools in the request, {USERS} users (ms)", columns

@@ -14,7 +14,7 @@ import httptools
 import pytest
 
 from benchmarks.inference import Answers, serve
-from benchmarks.instructions import table_of, totals
+from benchmarks.instructions import CASES, figures, table_of, totals
 from benchmarks.load import Measured, Plan, carry_out, problem_of
 from benchmarks.measure import Cell, best, plan_for
 from benchmarks.processes import cpu_of, rss_of
@@ -179,13 +179,20 @@ def test_samples_are_charged_to_the_innermost_function_of_the_bridge() -> None:
 
 
 def test_instructions_are_read_from_what_callgrind_leaves(tmp_path: Path) -> None:
-    counted = {"nothing": 0, "whole": 10, "streamed": 20, "burst": 200, "call-streamed": 40}
-    for number, (name, total) in enumerate(counted.items()):
-        text = f"desc: Trigger: dump {name}\ntotals: {total * 10_000}\n"
-        (tmp_path / f"callgrind.out.{number}").write_text(text)
-    rows = dict(table_of(totals(tmp_path)).rows)
-    assert rows["one whole answer"] == [10]
-    assert rows["one more chunk of a stream"] == [1]
+    text = "desc: Timerange: 1\ndesc: Trigger: dump burst\nsummary: 0\ntotals: 1234\n"
+    (tmp_path / "callgrind.out.7.1").write_text(text)
+    (tmp_path / "callgrind.out.7").write_text("desc: Trigger: Program termination\ntotals: 5\n")
+    assert totals(tmp_path) == {"burst": 1234}
+
+
+def test_instructions_are_told_for_one_answer_and_one_chunk() -> None:
+    direct = {"direct-whole": 10_000, "direct-streamed": 20_000, "direct-burst": 30_000}
+    found = {**dict.fromkeys(CASES, 20_000), "streamed": 40_000, "burst": 1_850_000, **direct}
+    row = dict(zip(CASES, figures(found), strict=False))
+    assert (row["whole"], row["streamed"], row["burst"]) == (1, 2, 182)
+    assert figures(found)[-1] == 1
+    table = table_of({"fastapi": found, "mcp_bridge": found})
+    assert table.rows[-1][1][0] == "1.00 x"
 
 
 def test_a_table_is_markdown_or_text() -> None:
