@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.api.bridged import Place, bridged, scripted_server
@@ -97,6 +97,7 @@ def plain_ids(messages: list[Json]) -> list[Json]:
 
 
 @given(script=scripts())
+@example(script=[Said("ends\x85of\u2028lines", (), "\u2029"), Said("That is all.")])
 @settings(max_examples=40, deadline=None)
 async def test_streamed_and_whole_are_the_same_answer(place: Place, script: list[Said]) -> None:
     whole = await ask(place, script, stream=False)
