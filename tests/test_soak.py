@@ -14,6 +14,7 @@ import math
 import os
 import random
 import signal
+import sys
 import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -102,6 +103,8 @@ async def nothing_kept(cycles: int, module: str = "") -> AsyncGenerator[None]:
     before, size = await objects(module), resident()
     yield
     grown = await objects(module) - before
+    if sys.gettrace():
+        del grown["builtins.method"]  # coverage keeps some for each thread, and each child has one
     assert {name: count for name, count in grown.items() if count > cycles // 4} == {}
     assert resident() - size < RESIDENT_SLACK
 
