@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_bridge.config.settings import Cors as CorsSettings
@@ -65,6 +66,8 @@ class RequestLog:
 
         try:
             await self._app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            pass  # it left before its request was whole: there is nobody to answer
         except Exception:  # boundary: the server that runs us logs it whole
             if not status:
                 await self._failed(scope, receive, send_with_id)

@@ -13,7 +13,6 @@ from typing import Protocol
 import anyio
 from anyio.abc import TaskGroup
 from starlette.datastructures import Headers
-from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from mcp_bridge.agent.context import NOTHING_WANTED, Library, with_reader
@@ -99,10 +98,7 @@ class ChatEndpoint:
         arrival = Arrival.of(scope, bridge)
         limit = bridge.settings.limits.max_request_bytes
         check_announced(arrival.headers, limit)
-        try:
-            body = parse_object(await read_body(receive, limit))
-        except ClientDisconnect:
-            return
+        body = parse_object(await read_body(receive, limit))
         check_chat(body)
         choice = choose(body, arrival.caller, arrival.headers, arrival.toolset, bridge.settings)
         shape: Shape = CHAT

@@ -7,7 +7,6 @@ section 6): then its prompt is the user's message of a conversation, and the ans
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from mcp_bridge.api.body import (
@@ -40,10 +39,7 @@ class CompletionsEndpoint:
         arrival = Arrival.of(scope, bridge)
         limit = bridge.settings.limits.max_request_bytes
         check_announced(arrival.headers, limit)
-        try:
-            raw = await read_body(receive, limit)
-        except ClientDisconnect:
-            return
+        raw = await read_body(receive, limit)
         body = parse_object(raw)
         check_model(body)
         check_flag(body, "stream")

@@ -32,10 +32,7 @@ class ForwardEndpoint:
         body: Incoming | bytes = Incoming(receive)
         model = None
         if len(bridge.settings.inference_server) > 1 and is_json(arrival.headers):
-            try:
-                body = await read_body(receive, limit)
-            except ClientDisconnect:
-                return
+            body = await read_body(receive, limit)
             model = model_in(body)
         path = path_below(scope)
         forwarding = Forwarding(bridge.inference, scope, path, arrival.headers, model)
