@@ -82,8 +82,10 @@ def plan_of(target: Target, request: Request, contains: str) -> Plan:
 
 def measured(bench: Bench, what: str, target: Target, request: Request, contains: str) -> Cell:
     progress(f"{what}")
-    cell = measure(bench.load, target, plan_of(target, request, contains), bench.seconds)
-    return bench.checked(what, cell)
+    plan = plan_of(target, request, contains)
+    [cell] = measure(bench.load, [(target, plan)], bench.seconds)
+    bench.check(what, cell)
+    return cell
 
 
 # Calls
@@ -110,8 +112,8 @@ def direct_call(bench: Bench, sdk: Target, era: str, table: Table) -> float:
     make = modern if era == MODERN else legacy
     request = make(sdk, "tools/call", call_of("sdk_echo"))
     cell = measured(bench, what, sdk, request, ECHOED)
-    table.add(what, (cell.measured.per_second, cell.cpu_ms, None))
-    return cell.measured.per_second
+    table.add(what, (cell.per_second, cell.cpu_ms, None))
+    return cell.per_second
 
 
 def call_of(tool: str) -> dict[str, Any]:
@@ -128,11 +130,11 @@ def through(bench: Bench, table: Table, sdk: Target, direct: Mapping[str, float]
             for door, request in doors(ours, tool).items():
                 what = f"through {door if door == REST else f'/mcp {door}'}, {name} behind"
                 cell = measured(bench, what, ours, request, ECHOED)
-                share = cell.measured.per_second / direct[door] if door in direct else None
+                share = cell.per_second / direct[door] if door in direct else None
                 if share is None or name != OVER_HTTP:
-                    table.add(what, (cell.measured.per_second, cell.cpu_ms, None))
+                    table.add(what, (cell.per_second, cell.cpu_ms, None))
                     continue
-                table.add(what, (cell.measured.per_second, cell.cpu_ms, f"{share:.2f}"))
+                table.add(what, (cell.per_second, cell.cpu_ms, f"{share:.2f}"))
                 bench.goal(f"direct calls/s, times those {what}", 1 / share, 1 / 0.7)
 
 
@@ -220,7 +222,7 @@ def lists(bench: Bench) -> Table:
             request = make(ours, "tools/list", {})
             what = f"tools/list, {era}"
             cell = measured(bench, what, ours, request, f'"a_tool_{LIST_SIZE - 1}"')
-            table.add(era, (cell.measured.per_second, cell.cpu_ms))
+            table.add(era, (cell.per_second, cell.cpu_ms))
             bench.goal(f"tools/list of {LIST_SIZE} tools, {era}: CPU (ms)", cell.cpu_ms, 1)
     return table
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -49,13 +49,16 @@ def loading(folder: Path) -> Generator[Load]:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One figure of a table: an amount of load on one target."""
+    """What came of some load on one target."""
 
-    measured: Measured
     cpu_ms: float = math.nan
     """Milliseconds of the server's CPU for each answer."""
+    per_second: float = math.nan
+    latency: Spread = field(default_factory=Spread)
+    first: Spread = field(default_factory=Spread)
+    delay: Spread = field(default_factory=Spread)
     errors: int = 0
-    problems: tuple[str, ...] = field(default=())
+    problems: tuple[str, ...] = ()
 
 
 def plan_for(target: Target, scenario: Scenario, users: int, count: int) -> Plan:
@@ -74,18 +77,31 @@ def plan_for(target: Target, scenario: Scenario, users: int, count: int) -> Plan
     )
 
 
-def measure(load: Load, target: Target, plan: Plan, seconds: float) -> Cell:
-    """Load a target for about so long, in slices, after a warm-up that finds out its speed.
+Job = tuple[Target, Plan]
 
-    Others on the machine only ever add to what a slice costs, so the cheapest is the figure.
+
+def measure(load: Load, jobs: Sequence[Job], seconds: float) -> list[Cell]:
+    """Load targets for about so long each, in slices that take turns.
+
+    What else runs on the machine only ever adds to what a slice costs, so the best one counts; and
+    all of them have the same noise, so that ratios hold on a busy machine too.
     """
+    sized = [sized_for(load, job, seconds) for job in jobs]
+    slices: list[list[Cell]] = [[] for _ in jobs]
+    for turn in range(SLICES):
+        for cells, (target, plan, most) in zip(slices, sized, strict=True):
+            if turn < most:
+                cells.append(once(load, target, plan))
+    return [best(cells) for cells in slices]
+
+
+def sized_for(load: Load, job: Job, seconds: float) -> tuple[Target, Plan, int]:
+    """The plan of one slice, after a warm-up that shows how fast the target is, and how many."""
+    target, plan = job
     warm = load.run(replace(plan, count=max(FEWEST, plan.users)))
-    if not warm.answers:
-        return Cell(warm, errors=warm.errors, problems=tuple(warm.problems))
-    count = int(warm.per_second * seconds)
+    count = int(warm.per_second * seconds) if warm.answers else 0
     slices = max(1, min(SLICES, count // FEWEST))
-    plan = replace(plan, count=min(MOST, max(FEWEST, plan.users, count // slices)))
-    return best([once(load, target, plan) for _ in range(slices)])
+    return target, replace(plan, count=min(MOST, max(FEWEST, plan.users, count // slices))), slices
 
 
 def once(load: Load, target: Target, plan: Plan) -> Cell:
@@ -93,15 +109,34 @@ def once(load: Load, target: Target, plan: Plan) -> Cell:
     before = target.process.cpu() if target.process else math.nan
     measured = load.run(plan)
     used = (target.process.cpu() if target.process else math.nan) - before
-    each = used * 1000 / measured.answers if measured.answers else math.nan
-    return Cell(measured, each, measured.errors, tuple(measured.problems))
+    return Cell(
+        used * 1000 / measured.answers if measured.answers else math.nan,
+        measured.per_second,
+        measured.latency,
+        measured.first,
+        measured.delay,
+        measured.errors,
+        tuple(measured.problems),
+    )
 
 
-def best(cells: Iterable[Cell]) -> Cell:
-    """The cheapest slice (the quickest, where nobody's CPU is known), with all errors."""
-    cells = list(cells)
-    chosen = min(cells, key=lambda cell: (cell.cpu_ms, cell.measured.latency.p50))
-    if math.isnan(chosen.cpu_ms):
-        chosen = min(cells, key=lambda cell: cell.measured.latency.p50)
-    problems = tuple(problem for cell in cells for problem in cell.problems)
-    return replace(chosen, errors=sum(cell.errors for cell in cells), problems=problems[:3])
+def best(cells: Sequence[Cell]) -> Cell:
+    """The best of every figure, and all errors."""
+    return Cell(
+        min(cell.cpu_ms for cell in cells),
+        max(cell.per_second for cell in cells),
+        least([cell.latency for cell in cells]),
+        least([cell.first for cell in cells]),
+        least([cell.delay for cell in cells]),
+        sum(cell.errors for cell in cells),
+        tuple(problem for cell in cells for problem in cell.problems)[:3],
+    )
+
+
+def least(spreads: Sequence[Spread]) -> Spread:
+    """The shortest of every percentile."""
+    return Spread(
+        min(spread.p50 for spread in spreads),
+        min(spread.p99 for spread in spreads),
+        min(spread.longest for spread in spreads),
+    )

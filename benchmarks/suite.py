@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import targets
+from benchmarks.load import Spread
 from benchmarks.measure import Cell, Load, best, measure, once, plan_for
 from benchmarks.processes import Watched, await_url, cores, free_port, get, python, started
 from benchmarks.report import Table, ratio
@@ -45,22 +46,27 @@ class Bench:
     goals: list[tuple[str, float, float]] = field(default_factory=list)
     """What is wanted, what was measured, and the most that it may be."""
 
-    def measure(self, target: Target, scenario: Scenario, users: int) -> Cell:
-        """Measure one cell of the main tables, or remember it."""
-        key = (target.name, scenario.name, users)
-        if key not in self.cells:
-            progress(f"{target.name}: {scenario.title}, {users} users")
-            plan = plan_for(target, scenario, users, 0)
-            self.cells[key] = self.checked(
-                f"{target.name}, {scenario.title}", measure(self.load, target, plan, self.seconds)
-            )
-        return self.cells[key]
+    def measure(self, targets: Sequence[Target], scenario: Scenario, users: int) -> None:
+        """Fill the cells of one column, if they are empty; its targets take turns."""
+        able = [target for target in targets if target.bridges_tools or not scenario.calls]
+        missing = [t for t in able if (t.name, scenario.name, users) not in self.cells]
+        if not missing:
+            return
+        progress(f"{scenario.title}, {users} at a time")
+        jobs = [(target, plan_for(target, scenario, users, 0)) for target in missing]
+        cells = measure(self.load, jobs, self.seconds)
+        for target, cell in zip(missing, cells, strict=True):
+            self.cells[target.name, scenario.name, users] = cell
+            self.check(f"{target.name}, {scenario.title}, {users} at a time", cell)
 
-    def checked(self, what: str, cell: Cell) -> Cell:
+    def cell(self, target: Target, scenario: Scenario, users: int) -> Cell | None:
+        """A cell that was filled; None where the target cannot do this."""
+        return self.cells.get((target.name, scenario.name, users))
+
+    def check(self, what: str, cell: Cell) -> None:
         """Note what went wrong."""
         if cell.errors:
             self.problems.append(f"{what}: {cell.errors} errors: {'; '.join(cell.problems)}")
-        return cell
 
     def goal(self, what: str, value: float, most: float) -> None:
         self.goals.append((what, value, most))
@@ -81,48 +87,33 @@ def cpu_tables(
     bench: Bench, measured: Sequence[Target], scenarios: Sequence[Scenario], users: int
 ) -> Generator[Table]:
     """CPU for each answer, and what it is of the yardstick's."""
+    for scenario in scenarios:
+        bench.measure(measured, scenario, users)
     columns = [scenario.title for scenario in scenarios]
     who = "1 user" if users == 1 else f"{users} users"
     table = Table(f"CPU of the server for one answer, {who} (ms)", columns)
-    for target in measured:
-        if target.process is not None:
-            table.add(title(target), (cpu(bench, target, each, users) for each in scenarios))
-    add_ratios(bench, table, measured, users)
-    yield table
     rates = Table(f"Answers in a second, {who}", columns)
     for target in measured:
-        rates.add(title(target), (rate(bench, target, each, users) for each in scenarios))
+        cells = [bench.cell(target, scenario, users) for scenario in scenarios]
+        rates.add(title(target), (cell.per_second if cell else None for cell in cells))
+        if target.process is not None:
+            table.add(title(target), (cell.cpu_ms if cell else None for cell in cells))
+    add_ratios(bench, table, users)
+    yield table
     yield rates
 
 
-def add_ratios(bench: Bench, table: Table, measured: Sequence[Target], users: int) -> None:
+def add_ratios(bench: Bench, table: Table, users: int) -> None:
     """How much the bridge costs in terms of the yardstick."""
-    by_name = {
-        target.name: values
-        for target in measured
-        for label, values in table.rows
-        if label == title(target)
-    }
-    if YARDSTICK not in by_name or OURS not in by_name:
+    rows = dict(table.rows)
+    if TITLES[YARDSTICK] not in rows or TITLES[OURS] not in rows:
         return
-    pairs = list(zip(table.columns, by_name[OURS], by_name[YARDSTICK], strict=True))
+    pairs = list(zip(table.columns, rows[TITLES[OURS]], rows[TITLES[YARDSTICK]], strict=True))
     numbers = [(c, a, b) for c, a, b in pairs if isinstance(a, float) and isinstance(b, float)]
     table.add("**mcp_bridge / FastAPI + aiohttp**", (ratio(a, b) for _, a, b in numbers))
     if users == USERS:
         for column, ours, yardstick in numbers:
             bench.goal(f"CPU, {column}: times the yardstick", ours / yardstick, 2)
-
-
-def cpu(bench: Bench, target: Target, scenario: Scenario, users: int) -> float | None:
-    if scenario.calls and not target.bridges_tools:
-        return None
-    return bench.measure(target, scenario, users).cpu_ms
-
-
-def rate(bench: Bench, target: Target, scenario: Scenario, users: int) -> float | None:
-    if scenario.calls and not target.bridges_tools:
-        return None
-    return bench.measure(target, scenario, users).measured.per_second
 
 
 # Latency
@@ -136,14 +127,17 @@ def latency(bench: Bench, measured: Sequence[Target]) -> Table:
         notes="`added`: more than directly. The stream has 20 chunks.",
     )
     streamed, whole = BY_NAME["streamed"], BY_NAME["whole"]
-    direct = bench.measure(bench.direct, streamed, 1).measured.first
-    direct_whole = bench.measure(bench.direct, whole, 1).measured.latency
+    for scenario in (streamed, whole):
+        bench.measure(measured, scenario, 1)
+    direct: Cell | None = None
     for target in measured:
-        first = bench.measure(target, streamed, 1).measured.first
-        answer = bench.measure(target, whole, 1).measured.latency
-        added = first.p50 - direct.p50
-        both = (answer.p50, answer.p99, answer.p50 - direct_whole.p50)
-        table.add(title(target), (first.p50, first.p99, added, *both))
+        first, answer = bench.cell(target, streamed, 1), bench.cell(target, whole, 1)
+        assert first is not None
+        assert answer is not None
+        before = direct = direct or replace(first, latency=answer.latency)
+        added = first.first.p50 - before.first.p50
+        both = (answer.latency.p50, answer.latency.p99, answer.latency.p50 - before.latency.p50)
+        table.add(title(target), (first.first.p50, first.first.p99, added, *both))
         if target.name == OURS:
             bench.goal("added to the first chunk at one user, p50 (ms)", added, 0.6)
     return table
@@ -151,21 +145,21 @@ def latency(bench: Bench, measured: Sequence[Target]) -> Table:
 
 def paced(bench: Bench, measured: Sequence[Target]) -> Table:
     """What is added to each chunk of streams that come as a model speaks."""
-    streams = 64
+    streams, turns = 64, 1 if bench.quick else 3
     table = Table(
         f"{streams} streams, a chunk every 20 ms",
         ["delay p50 (ms)", "p99", "longest", "added p50", "added p99", "CPU per chunk (µs)"],
         notes="From when a chunk leaves the inference server until the client has it.",
     )
-    direct = None
-    for target in measured:
-        progress(f"{target.name}: {streams} paced streams")
-        plan = plan_for(target, PACED, streams, streams)
-        runs = [once(bench.load, target, plan) for _ in range(1 if bench.quick else 2)]
-        cell = bench.checked(f"{target.name}, paced", best(runs))
-        delay = cell.measured.delay
-        direct = direct or delay
-        added = (delay.p50 - direct.p50, delay.p99 - direct.p99)
+    progress(f"{streams} paced streams")
+    plans = [(target, plan_for(target, PACED, streams, streams)) for target in measured]
+    runs = [[once(bench.load, *plan) for plan in plans] for _ in range(turns)]
+    direct: Spread | None = None
+    for target, cells in zip(measured, zip(*runs, strict=True), strict=True):
+        cell = best(cells)
+        bench.check(f"{target.name}, paced", cell)
+        delay, before = cell.delay, (direct := direct or cell.delay)
+        added = (delay.p50 - before.p50, delay.p99 - before.p99)
         each = cell.cpu_ms * 1000 / PACED.tokens
         table.add(title(target), (delay.p50, delay.p99, delay.longest, *added, each))
         if target.name == OURS:
@@ -177,15 +171,19 @@ def paced(bench: Bench, measured: Sequence[Target]) -> Table:
 def more_users(bench: Bench, measured: Sequence[Target]) -> Table:
     """Whether it stays as fast with many users."""
     users = (USERS, 256) if bench.quick else (USERS, 64, 256)
-    columns = [f"{count} users" for count in users]
-    table = Table("Streamed answers in a second, by users", [*columns, "errors"])
+    columns = [f"{count} users: answers/s" for count in users]
+    columns += [f"{count}: CPU (ms)" for count in users]
+    table = Table("Streamed answers, by users", [*columns, "errors"])
+    for count in users:
+        bench.measure(measured, BY_NAME["streamed"], count)
     for target in measured:
-        cells = [bench.measure(target, BY_NAME["streamed"], count) for count in users]
-        rates = [cell.measured.per_second for cell in cells]
+        cells = [bench.cells[target.name, "streamed", count] for count in users]
         errors = sum(cell.errors for cell in cells)
-        table.add(title(target), (*rates, errors))
+        rates = [cell.per_second for cell in cells]
+        table.add(title(target), (*rates, *(cell.cpu_ms for cell in cells), errors))
         if target.name == OURS:
-            bench.goal("16 users' throughput, times that of 256", rates[0] / rates[-1], 1.15)
+            growth = cells[-1].cpu_ms / cells[0].cpu_ms
+            bench.goal("CPU for an answer at 256 users, times that at 16", growth, 1.15)
             bench.goal("errors with 256 concurrent streams", cells[-1].errors, 0)
     return table
 
@@ -293,13 +291,12 @@ def tools(bench: Bench) -> Table:
     )
     for name, way in ways:
         with way(bench, counts) as offered:
-            row = []
-            for target in offered:
-                progress(f"{target.name} tools for {name}")
-                plan = plan_for(target, BY_NAME["whole"], USERS, 0)
-                cell = measure(bench.load, target, plan, bench.seconds)
-                row.append(bench.checked(f"{name}, {target.name} tools", cell).cpu_ms)
-            table.add(TITLES[name], row)
+            progress(f"{name} with more and more tools")
+            jobs = [(target, plan_for(target, BY_NAME["whole"], USERS, 0)) for target in offered]
+            cells = measure(bench.load, jobs, bench.seconds)
+            for target, cell in zip(offered, cells, strict=True):
+                bench.check(f"{name}, {target.name} tools", cell)
+            table.add(TITLES[name], [cell.cpu_ms for cell in cells])
     return table
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.inference import Answers, serve
 from benchmarks.instructions import CASES, figures, table_of, totals
-from benchmarks.load import Measured, Plan, carry_out, problem_of
+from benchmarks.load import Measured, Plan, Spread, carry_out, problem_of
 from benchmarks.measure import Cell, best, plan_for
 from benchmarks.processes import cpu_of, rss_of
 from benchmarks.profiling import read
@@ -148,9 +148,13 @@ def test_results_that_are_missing_are_an_error() -> None:
     assert b"400 Bad Request" in answers.find(b"one-call", wrong).writes[0]
 
 
-def test_the_cheapest_slice_counts_and_every_error() -> None:
-    slices = [Cell(Measured(), cpu, errors, ("a",) * errors) for cpu, errors in ((2, 0), (1, 1))]
-    assert best(slices) == Cell(Measured(), 1, 1, ("a",))
+def test_the_best_of_all_slices_counts_and_every_error() -> None:
+    quick, slow = Spread(1, 5, 9), Spread(2, 4, 10)
+    slices = [Cell(2, 10, quick), Cell(1, 9, slow, errors=1, problems=("a",))]
+    found = best(slices)
+    assert (found.cpu_ms, found.per_second) == (1, 10)
+    assert found.latency == Spread(1, 4, 9)
+    assert (found.errors, found.problems) == (1, ("a",))
 
 
 def test_the_cpu_of_a_process_is_known() -> None:
