@@ -112,11 +112,12 @@ def serve(app: FastAPI, sockets: list[socket.socket], on_start: Callable[[], Non
 def spare_the_collector() -> None:
     """Keep what was imported out of the garbage collector's rounds, which become rarer.
 
-    Measured, its rounds over modules that never change were a fifth of a request's CPU time.
+    Measured, its rounds over modules that never change were a fifth of a request's CPU time. Rarer
+    than this, sessions that have ended would pile up: they hold each other in circles.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 50)
+    gc.set_threshold(10_000, 10, 10)
 
 
 class BoundedHttp(HttpToolsProtocol):
