@@ -24,6 +24,14 @@ STREAM_HEADERS = {
 }
 
 
+LINE_ENDS = {
+    "\u0085".encode(): b"\\u0085",
+    "\u2028".encode(): b"\\u2028",
+    "\u2029".encode(): b"\\u2029",
+}
+"""Python's `str.splitlines`, and with it httpx's `iter_lines`, ends a line at these."""
+
+
 class Writer(Protocol):
     """Where a conversation's answer goes."""
 
@@ -127,7 +135,12 @@ class WholeWriter:
 
 
 def event(value: Json | Piece) -> bytes:
-    return b"data: %b\n\n" % (value.encoded() if isinstance(value, Piece) else encode(value))
+    """One event; characters that some clients take for line ends are escaped in its JSON."""
+    data = value.encoded() if isinstance(value, Piece) else encode(value)
+    if b"\xe2\x80" in data or b"\xc2\x85" in data:
+        for character, escaped in LINE_ENDS.items():
+            data = data.replace(character, escaped)
+    return b"data: %b\n\n" % data
 
 
 async def send_json(send: Send, status: int, value: Json, headers: Mapping[str, str]) -> None:

@@ -1,10 +1,13 @@
 """What is written on a stream, and when."""
 
+import json
 from typing import Any
 
 import anyio
+import pytest
 
-from mcp_bridge.api.stream import StreamWriter
+from mcp_bridge.api.stream import StreamWriter, event
+from mcp_bridge.inference.splice import Mould, Piece
 
 Json = dict[str, Any]
 END = b"data: [DONE]\n\n"
@@ -44,3 +47,14 @@ async def test_a_stream_that_waits_for_its_client_is_not_silent() -> None:
         await anyio.wait_all_tasks_blocked()
         tasks.cancel_scope.cancel()
     assert client.bodies == [b"", b'data: {"choices":[]}\n\n', END]
+
+
+@pytest.mark.parametrize("character", ["\u0085", "\u2028", "\u2029"])
+@pytest.mark.parametrize("spliced", [False, True])
+def test_an_event_is_one_line_for_every_client(character: str, spliced: bool) -> None:
+    text = f"a{character}b\u20ac"
+    chunk: Json = {"choices": [{"index": 0, "delta": {"content": text}}]}
+    literal = json.dumps(text, ensure_ascii=False).encode()
+    written = event(Piece(Mould(chunk, "content", b"", b""), literal, text) if spliced else chunk)
+    [line] = written.decode().rstrip("\n").splitlines()
+    assert json.loads(line.removeprefix("data: ")) == chunk
