@@ -66,4 +66,6 @@ LM Studio
   As the inference server: start its server (Developer tab, port 1234) with a model that can
   call tools, and run the demo again: it is found by itself. Then point your clients to the
   bridge's base URL above instead of http://127.0.0.1:1234/v1.
+  As an MCP client: Program > Install > Edit mcp.json, and the bridge is one server of its own:
+  {{"mcpServers": {{"bridge": {{"url": "{base_url.removesuffix("/v1")}/mcp"}}}}}}
 """
