@@ -51,7 +51,9 @@ def test_imports_point_down_and_never_sideways(path: Path) -> None:
     if here == "__init__":
         assert imports(path) == []
         return
-    assert here in RANK, f"{here} has no place in the layers: add it to DESIGN's picture and here"
+    assert here in RANK, (
+        f"{here} has no place in the layers: add it to docs/life-of-a-request.md and here"
+    )
     for module in imports(path):
         there = part_of(module)
         if there == here or (here, there) in SHARED:
