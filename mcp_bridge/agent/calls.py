@@ -35,6 +35,9 @@ from mcp_bridge.types import Caller, Json
 
 ToolEvent = ToolStarted | ToolProgress | ToolFinished
 MOST_NAMES = 40
+MOST_UNHEARD = 1000
+"""Events that may wait for a client that does not read; more progress than that is left out."""
+
 READ_MORE = "Read the rest with read_tool_result("
 MakeAnswerer = Callable[[Put], Answerer]
 """Makes the answerer of one call; what it gets takes a question for the user to the loop."""
@@ -185,7 +188,8 @@ class Job:
         self.say(ToolStarted(self.call.id, self.call.name, arguments))
 
     def progress(self, progress: float, total: float | None, message: str | None) -> None:
-        self.say(ToolProgress(self.call.id, self.call.name, progress, total, message))
+        if self.tell.statistics().current_buffer_used < MOST_UNHEARD:
+            self.say(ToolProgress(self.call.id, self.call.name, progress, total, message))
 
     def end(self, found: Readable, arguments: Json | None = None, *, was_cut: bool = False) -> None:
         seconds = time.monotonic() - self._began

@@ -119,6 +119,19 @@ async def test_a_call_is_told_from_its_begin_to_its_outcome() -> None:
             pytest.fail(f"unexpected: {events}")
 
 
+async def test_progress_that_nobody_reads_is_left_out_and_the_end_is_not() -> None:
+    async def flooding(name: str, arguments: Json, context: CallContext) -> Json:
+        assert context.on_progress is not None
+        for step in range(100_000):
+            context.on_progress(step, None, None)
+        return text_result("done")
+
+    events = await run([call("t")], side(Source("s", ["t"], flooding)))
+    assert len(events) < 2_000
+    assert isinstance(events[0], ToolStarted)
+    assert isinstance(events[-1], Outcome)
+
+
 async def test_a_round_without_calls_tells_nothing() -> None:
     assert await run([], side()) == []
 
