@@ -288,7 +288,7 @@ class ScriptedInference:
         leaving = asyncio.ensure_future(reader.gone.wait())  # noqa: TID251 - ended below
         try:
             await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if not sending.done():
+            if not sending.done() or isinstance(sending.exception(), ConnectionError):
                 request.gone.set()
                 self.disconnected.set()
                 return False

@@ -52,6 +52,10 @@ class Ask:
         return isinstance(options, dict) and options.get("include_usage") is True
 
 
+LAST_WORDS_SECONDS = 60.0
+"""How long the model may sum up once the time of a request is up."""
+
+
 @dataclass(slots=True)
 class Bounds:
     """How much is left of what one request may use (L8), and why it is over."""
@@ -64,6 +68,11 @@ class Bounds:
 
     def seconds_left(self) -> float:
         return max(0.0, self.deadline - time.monotonic())
+
+    def is_late(self) -> bool:
+        """Whether a model that still speaks must be cut; the last round has time of its own."""
+        grace = LAST_WORDS_SECONDS if self.stopped else 0.0
+        return time.monotonic() > self.deadline + grace
 
     def check(self, usage: Json | None) -> None:
         """Note the first bound that has been reached."""

@@ -176,6 +176,9 @@ class Agent:
                     case Part():
                         if chunks := turn.reply.chunks(part):
                             yield Delta(chunks)
+                        if turn.talk.bounds.is_late():
+                            self._cut(turn)
+                            return
                     case Opened() if not turn.started:
                         turn.started = True
                         yield Started(part.headers)
@@ -193,6 +196,12 @@ class Agent:
         async with aclosing(self._run_calls(turn, answer, calls, tasks)) as events:
             async for event in events:
                 yield event
+
+    def _cut(self, turn: Turn) -> None:
+        """The time is up and the model goes on and on: what it has said must do (L8)."""
+        turn.talk.bounds.stopped = "max_seconds"
+        turn.extension = extension(turn)
+        turn.finished, turn.finish_reason, turn.answer = True, "length", None
 
     def _decide(self, turn: Turn, answer: Answer, calls: list[ModelCall]) -> bool:
         """Whether there are calls to see to; settles whether this round is the last."""

@@ -295,7 +295,8 @@ class Limits(Section):
     max_rounds: int = Field(20, ge=1, description="Questions to the model.")
     max_calls: int = Field(100, ge=0, description="Tool calls.")
     max_seconds: Seconds = Field(
-        1800, description="Wall clock: tool calls end then, and no further round begins."
+        1800,
+        description="Wall clock: tool calls end then, a stream is cut, no further round begins.",
     )
     max_tokens: int = Field(0, ge=0, description="Tokens over all rounds; 0: no bound.")
     max_parallel_calls: int = Field(16, ge=1, description="Calls that run at the same time.")

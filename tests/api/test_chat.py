@@ -10,6 +10,7 @@ import pytest
 from tests.api.bridged import bridged, scripted_server
 from tests.fakes import (
     DONE,
+    Reply,
     answer,
     chunk,
     closed_port,
@@ -360,6 +361,26 @@ async def test_a_model_that_calls_on_after_the_bound_is_ended_with_length(stream
     assert said["finish_reason"] == "length"
     assert "limit of rounds" in said["content"]
     assert "tool_calls" not in said
+
+
+class Endless(list[Any]):
+    """The pieces of a stream that never ends."""
+
+    def __iter__(self) -> Any:
+        return iter(lambda: event(chunk({"role": "assistant", "content": "on and "})), None)
+
+
+async def test_a_model_that_never_ends_is_cut_when_the_time_is_up() -> None:
+    babbling = Reply(200, {"content-type": "text/event-stream"}, Endless())
+    async with bridged(babbling, answer("again"), limits={"max_seconds": 0.2}) as place:
+        read = await place.streamed()
+        with anyio.fail_after(10):
+            await place.inference.requests[0].gone.wait()
+        assert (await place.chat("hi", mcp=False))["choices"][0]["message"]["content"] == "again"
+    assert read.text.startswith("on and on and")
+    assert read.finish_reason == "length"
+    assert read.done
+    assert read.chunks[-1]["mcp_bridge"]["stopped"] == "max_seconds"
 
 
 # 9. tool_choice
