@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from mcp_bridge.config.settings import ApiKey, InferenceServer, McpServer, Settings
 from mcp_bridge.config.shape import Path
-from mcp_bridge.config.wording import did_you_mean, spell
+from mcp_bridge.config.wording import did_you_mean
 
 Finding = tuple[Path, str]
 
@@ -34,11 +34,6 @@ def findings(settings: Settings, broken: Collection[Path]) -> Iterator[Finding]:
         yield from _openings(settings)
     if not parts & {"security", "toolsets"}:
         yield from _toolsets_of_keys(settings)
-
-
-def security_mistakes(settings: Settings) -> list[str]:
-    """What would leave the bridge open by accident, one line each; empty when it is safe."""
-    return [f"{spell(path)}: {text}" for path, text in _openings(settings)]
 
 
 def is_loopback(host: str) -> bool:

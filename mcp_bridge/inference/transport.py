@@ -93,10 +93,8 @@ class Patience:
             self.is_over = True
             self._end()
             return
-        self._timer = self._loop.call_at(max(self._limit, now + 0.001), self._look)
-        if not self._waiting:
-            self._timer.cancel()
-            self._timer = self._loop.call_later(self._idle, self._look)
+        again = self._limit if self._waiting else now + self._idle
+        self._timer = self._loop.call_at(again, self._look)
 
 
 class Reply:

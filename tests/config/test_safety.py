@@ -4,11 +4,16 @@ from typing import Any
 
 import pytest
 
-from mcp_bridge.config.safety import is_loopback, security_mistakes
+from mcp_bridge.config.safety import findings, is_loopback
 from mcp_bridge.config.settings import Network, Settings
+from mcp_bridge.config.wording import spell
 from tests.config.reading import Reader
 
 KEYS = {"auth": {"enabled": True, "api_keys": [{"key": "k"}]}}
+
+
+def mistakes_of(settings: Settings) -> list[str]:
+    return [f"{spell(path)}: {text}" for path, text in findings(settings, ())]
 
 
 @pytest.mark.parametrize(
@@ -34,7 +39,7 @@ def test_a_public_bind_without_authentication_is_refused_with_the_way_out(
         "security.allow_public_without_auth",
     ):
         assert way_out in mistake
-    assert security_mistakes(Settings(network=Network(host=host))) == [mistake]
+    assert mistakes_of(Settings(network=Network(host=host))) == [mistake]
 
 
 @pytest.mark.parametrize("security", [KEYS, {"allow_public_without_auth": True}])
@@ -42,7 +47,7 @@ def test_a_public_bind_is_served_with_keys_or_when_it_is_wanted(
     read: Reader, security: dict[str, Any]
 ) -> None:
     loaded = read({"network": {"host": "0.0.0.0"}, "security": security})
-    assert security_mistakes(loaded.settings) == []
+    assert mistakes_of(loaded.settings) == []
 
 
 def test_the_command_lines_host_is_checked_too(read: Reader) -> None:
