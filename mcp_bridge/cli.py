@@ -117,17 +117,33 @@ def serve(path: str | None, host: str | None, port: int | None, log_level: str |
     Example:
       mcp-bridge serve --config config.json --port 9090
     """
+    given = overriding(network={"host": host, "port": port}, logging={"log_level": log_level})
+    loaded, reload = to_be_served(path, given)
+    raise click.exceptions.Exit(0 if serve_http(loaded, reload) else 1)
+
+
+def to_be_served(path: str | None, overrides: Json) -> "tuple[Loaded, Callable[[], Loaded]]":
+    """The configuration, with the log as it says, and how both are read again."""
     from mcp_bridge.config.load import load
-    from mcp_bridge.errors import ConfigError
     from mcp_bridge.telemetry.logging import set_up
 
-    overrides = overriding(network={"host": host, "port": port}, logging={"log_level": log_level})
     loaded = load_or_exit(path, overrides)
     set_up(loaded.settings)
     for warning in loaded.warnings:
         logger.warning("configuration: %s", warning)
 
+    def reload() -> "Loaded":
+        again = load(path, overrides=overrides or None)
+        set_up(again.settings)
+        return again
+
+    return loaded, reload
+
+
+def serve_http(loaded: "Loaded", reload: "Callable[[], Loaded]") -> bool:
+    """Serve it until a signal; False when it could not start (the log says why)."""
     from mcp_bridge import serve as server
+    from mcp_bridge.errors import ConfigError
 
     network = loaded.settings.network
     try:
@@ -135,19 +151,13 @@ def serve(path: str | None, host: str | None, port: int | None, log_level: str |
     except ConfigError as exc:
         refuse(exc.mistakes)
 
-    from mcp_bridge.app import create_app
-
-    def reload() -> "Loaded":
-        again = load(path, overrides=overrides)
-        set_up(again.settings)
-        return again
+    from mcp_bridge.app import create_app  # takes a while: a taken port is told before
 
     def announce() -> None:
         url = server.url_of(network, sockets)
         logger.info("listening on %s, with %s", url, contents(loaded.settings))
 
-    app = create_app(loaded, reload)
-    raise click.exceptions.Exit(0 if server.serve(app, sockets, announce) else 1)
+    return server.serve(create_app(loaded, reload), sockets, announce)
 
 
 @main.command()
@@ -202,12 +212,7 @@ def stdio(path: str | None, log_level: str | None) -> None:
     Example, as an entry of another client's configuration:
       {"command": "mcp-bridge", "args": ["stdio", "--config", "/path/to/config.json"]}
     """
-    from mcp_bridge.telemetry.logging import set_up
-
-    loaded = load_or_exit(path, overriding(logging={"log_level": log_level}))
-    set_up(loaded.settings)
-    for warning in loaded.warnings:
-        logger.warning("configuration: %s", warning)
+    loaded, _ = to_be_served(path, overriding(logging={"log_level": log_level}))
 
     from mcp_bridge.bridge import open_bridge
     from mcp_bridge.mcp_server.stdio import serve_stdio
