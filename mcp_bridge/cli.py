@@ -247,6 +247,16 @@ def check(path: str | None, show: bool, as_json: bool) -> None:
       mcp-bridge check --config config.json
       mcp-bridge check --show > effective.json
     """
+    found, summary = findings(path, show)
+    if as_json:
+        say_json(found)
+    else:
+        tell_findings(found, summary)
+    raise click.exceptions.Exit(0 if found["ok"] else 1)
+
+
+def findings(path: str | None, show: bool) -> tuple[Json, str]:
+    """What there is to say about the configuration, as JSON and in one line."""
     from mcp_bridge.config.load import load
     from mcp_bridge.config.redact import redacted
     from mcp_bridge.errors import ConfigError
@@ -257,25 +267,23 @@ def check(path: str | None, show: bool, as_json: bool) -> None:
     except ConfigError as exc:
         found = {"ok": False, "mistakes": list(exc.mistakes)}
         found |= {"warnings": list(exc.warnings), "sources": []}
-        summary = f"it cannot be used: {count(len(exc.mistakes), 'mistake')}"
+        return found, f"it cannot be used: {count(len(exc.mistakes), 'mistake')}"
+    found = {"ok": True, "mistakes": []}
+    found |= {"warnings": list(loaded.warnings), "sources": list(loaded.sources)}
+    if show:
+        found["settings"] = redacted(loaded.settings)
+    return found, f"{' + '.join(loaded.sources) or 'no source'}: {contents(loaded.settings)}"
+
+
+def tell_findings(found: Json, summary: str) -> None:
+    for mistake in found["mistakes"]:
+        complain(f"error: {mistake}")
+    for warning in found["warnings"]:
+        complain(f"warning: {warning}")
+    if "settings" in found:
+        say_json(found["settings"])
     else:
-        found = {"ok": True, "mistakes": []}
-        found |= {"warnings": list(loaded.warnings), "sources": list(loaded.sources)}
-        if show:
-            found["settings"] = redacted(loaded.settings)
-        summary = f"{' + '.join(loaded.sources) or 'no source'}: {contents(loaded.settings)}"
-    if as_json:
-        say_json(found)
-    else:
-        for mistake in found["mistakes"]:
-            complain(f"error: {mistake}")
-        for warning in found["warnings"]:
-            complain(f"warning: {warning}")
-        if "settings" in found:
-            say_json(found["settings"])
-        else:
-            say(summary)
-    raise click.exceptions.Exit(0 if found["ok"] else 1)
+        say(summary)
 
 
 @main.command()
@@ -358,20 +366,10 @@ def doctor(
       mcp-bridge doctor
       mcp-bridge doctor --no-model --json
     """
-    from mcp_bridge.config.load import load
-    from mcp_bridge.doctor import How, examine, refused
-    from mcp_bridge.errors import ConfigError
-    from mcp_bridge.telemetry.logging import set_up
-    from mcp_bridge.telemetry.redactor import Redactor
+    from mcp_bridge.doctor import How, examine
 
     report = Report(as_json)
-    try:
-        loaded = load(path)
-    except ConfigError as exc:
-        refused(exc, report.add)
-        raise click.exceptions.Exit(report.end()) from None
-    set_up(logging_at(log_level or QUIET, loaded.settings))
-    report.redact = Redactor.of(loaded.settings)
+    loaded = loaded_for(report, path, log_level)
     how = How(probe=not no_model, model=model, wait=wait)
 
     async def work() -> int:
@@ -379,6 +377,24 @@ def doctor(
         return report.end()
 
     run(work)
+
+
+def loaded_for(report: "Report", path: str | None, log_level: str | None) -> "Loaded":
+    """The configuration; one that cannot be used is all that is reported."""
+    from mcp_bridge.config.load import load
+    from mcp_bridge.doctor import refused
+    from mcp_bridge.errors import ConfigError
+    from mcp_bridge.telemetry.logging import set_up
+    from mcp_bridge.telemetry.redactor import Redactor
+
+    try:
+        loaded = load(path)
+    except ConfigError as exc:
+        refused(exc, report.add)
+        raise click.exceptions.Exit(report.end()) from None
+    set_up(logging_at(log_level or QUIET, loaded.settings))
+    report.redact = Redactor.of(loaded.settings)
+    return loaded
 
 
 @main.command()
@@ -475,23 +491,24 @@ def call(
       mcp-bridge call search query=mcp 'tags:=["a", "b"]' --server web
     """
     text = arguments_text(given, pairs)
-    settings = quiet_settings(path, log_level)
-    check_server(server, settings)
-    if server is not None:
-        only = {server: settings.mcp_servers[server]}
-        settings = settings.model_copy(update={"mcp_servers": only})
+    settings = narrowed(quiet_settings(path, log_level), server)
+    show = say_json if as_json else show_result
 
     async def work() -> int:
         async with connected(settings, wait) as bridge:
-            entry = found_tool(bridge, tool)
-            result = await result_of(bridge, entry, text, timeout)
-            if as_json:
-                say_json(result)
-            else:
-                show_result(result)
+            result = await result_of(bridge, found_tool(bridge, tool), text, timeout)
+            show(result)
         return 1 if result.get("isError") is True else 0
 
     run(work)
+
+
+def narrowed(settings: "Settings", server: str | None) -> "Settings":
+    """The settings with that MCP server only; without a name, with all of them."""
+    check_server(server, settings)
+    if server is None:
+        return settings
+    return settings.model_copy(update={"mcp_servers": {server: settings.mcp_servers[server]}})
 
 
 @main.command()
