@@ -24,6 +24,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import anyio
@@ -115,6 +116,44 @@ class State(StrEnum):
     DISABLED = "disabled"
 
 
+@dataclass(slots=True)
+class Attempts:
+    """How the owner gets on with connecting."""
+
+    number: int = 0
+    """Attempts since the last life that was long enough."""
+
+    under_way: bool = False
+    failures: int = 0
+    """Those that failed, ever: who waits for an attempt sees by it that the attempt has ended."""
+
+    failed_at: float = -math.inf
+    timeouts: int = 0
+    """How many in a row were too slow."""
+
+    next_at: float | None = None
+
+
+@dataclass(slots=True)
+class Found:
+    """What has worked, and is tried first next time."""
+
+    era: Era
+    transport: str | None = None
+
+
+@dataclass(slots=True)
+class Wishes:
+    """What callers want to be told by the server, to be renewed after a reconnect."""
+
+    uris: dict[str, None] = field(default_factory=dict)
+    """Resources, in the order of their subscriptions."""
+
+    log_level: str | None = None
+    changed: anyio.Event = field(default_factory=anyio.Event)
+    acknowledged: anyio.Event = field(default_factory=anyio.Event)
+
+
 class Connection:
     """One MCP server behind us: a `ToolSource` that connects, repairs and explains itself."""
 
@@ -141,23 +180,14 @@ class Connection:
         self._settled = anyio.Event()
         self._nudge = anyio.Event()
         self._stopped = False
-        self._attempting = False
         self._users = 0
-        self._attempt = 0
-        self._timeouts = 0
-        self._failures_seen = 0
-        self._failed_at = -math.inf
-        self._next_retry: float | None = None
+        self._attempts = Attempts()
         self._since = time.time()
         self._listed_at: float | None = None
-        self._transport: str | None = None
-        self._era: Era = settings.protocol
+        self._found = Found(settings.protocol)
         self._stale: set[str] = set()
         self._stale_now = anyio.Event()
-        self._acknowledged = anyio.Event()
-        self._relisten = anyio.Event()
-        self._watched: dict[str, None] = {}
-        self._log_level: str | None = None
+        self._wishes = Wishes()
         self._listing = Listing()
         self._by_name: dict[str, Tool] = {}
         self.prompts: tuple[Json, ...] = ()
@@ -203,9 +233,12 @@ class Connection:
         try:
             yield
         finally:
-            self._users -= 1
-            if not self._users:
-                self._tell()
+            self._unused()
+
+    def _unused(self) -> None:
+        self._users -= 1
+        if not self._users:
+            self._tell()
 
     async def call(self, name: str, arguments: Json, context: CallContext) -> Json:
         """Call a tool and return the raw MCP `CallToolResult`.
@@ -272,15 +305,15 @@ class Connection:
     def status(self) -> Json:
         """What an operator wants to know, in JSON."""
         channel = self._channel
-        retry = self._next_retry
+        retry = self._attempts.next_at
         return {
             "name": self._name,
             "state": str(self.state),
             "error": self._error,
-            "transport": channel.transport if channel else self._transport,
+            "transport": channel.transport if channel else self._found.transport,
             "protocol": self.protocol_version,
             "server": self.server_info,
-            "attempt": self._attempt,
+            "attempt": self._attempts.number,
             "next_retry_seconds": max(0.0, round(retry - time.monotonic(), 1)) if retry else None,
             "tools": len(self.tools),
             "prompts": len(self.prompts),
@@ -298,13 +331,16 @@ class Connection:
     def _patience(self, context: CallContext, tool: str | None = None) -> Patience:
         own = self.settings.tools.get(tool) if tool else None
         timeout = context.timeout or (own.timeout if own else None) or self.settings.timeout
-        return Patience(timeout, max(timeout, self.settings.max_timeout))
+        return Patience(timeout, max(timeout, self.settings.max_timeout), context.deadline)
 
     async def _send(
         self, method: str, params: Json, context: CallContext, patience: Patience, repeatable: bool
     ) -> Json:
-        with self.used():
+        self._users += 1
+        try:
             return await self._send_again_if_safe(method, params, context, patience, repeatable)
+        finally:
+            self._unused()
 
     async def _send_again_if_safe(
         self, method: str, params: Json, context: CallContext, patience: Patience, repeatable: bool
@@ -345,10 +381,11 @@ class Connection:
         session = self._alive()
         if session is not None:
             return session
-        seen = self._failures_seen
+        seen = self._attempts.failures
         if self.state is not State.DISABLED and not self._stopped and self._ask_for_attempt():
-            with anyio.move_on_after(min(REPAIR_SECONDS, patience.timeout)):
-                while (session := self._alive()) is None and self._failures_seen == seen:
+            left = patience.deadline - time.monotonic()
+            with anyio.move_on_after(min(REPAIR_SECONDS, patience.timeout, left)):
+                while (session := self._alive()) is None and self._attempts.failures == seen:
                     if self._stopped:
                         break
                     await self._change.wait()
@@ -358,9 +395,10 @@ class Connection:
 
     def _ask_for_attempt(self) -> bool:
         """Whether waiting makes sense: an attempt is under way, or may begin now."""
-        if self._attempting:
+        if self._attempts.under_way:
             return True
-        if time.monotonic() - self._failed_at < CALM_SECONDS or self.state is State.NEEDS_AUTH:
+        just_failed = time.monotonic() - self._attempts.failed_at < CALM_SECONDS
+        if just_failed or self.state is State.NEEDS_AUTH:
             return False
         self.reconnect()
         return True
@@ -391,9 +429,9 @@ class Connection:
 
     async def _live(self) -> None:
         """One attempt, and, when it succeeds, the life that follows."""
-        self._attempt += 1
-        self._next_retry = None
-        self._attempting = True
+        self._attempts.number += 1
+        self._attempts.next_at = None
+        self._attempts.under_way = True
         self._channel = None
         self._nudge = anyio.Event()
         try:
@@ -406,10 +444,11 @@ class Connection:
         else:
             self._lost()
         finally:
-            self._attempting = False
+            self._attempts.under_way = False
 
     async def _try_transports(self) -> None:
-        transports = (self._transport,) if self._transport else candidates(self.settings)
+        found = self._found.transport
+        transports = (found,) if found else candidates(self.settings)
         failures: list[str] = []
         for transport in transports:
             try:
@@ -418,7 +457,7 @@ class Connection:
                 failures.append(f"{transport}: {exc.message}")
             else:
                 return
-        self._transport = None
+        self._found.transport = None
         raise SourceUnavailable(self._name, "; ".join(failures))
 
     async def _try_eras(self, transport: str) -> None:
@@ -426,12 +465,12 @@ class Connection:
             await self._connect_and_serve(transport)
         except ProbeKilled:
             logger.info("%s: ended when probed; using the older protocol", self._name)
-            self._era = "legacy"
+            self._found.era = "legacy"
             try:
                 await self._connect_and_serve(transport)
             except SourceError:
                 if self._listed_at is None:
-                    self._era = self.settings.protocol
+                    self._found.era = self.settings.protocol
                 raise
 
     async def _connect_and_serve(self, transport: str) -> None:
@@ -449,7 +488,7 @@ class Connection:
                     self._failed(self._too_slow(seconds))
                 raise
         if scope.cancelled_caught:
-            self._timeouts += 1
+            self._attempts.timeouts += 1
             raise self._too_slow(seconds)
 
     async def _converse(self, channel: Channel, scope: anyio.CancelScope, seconds: float) -> None:
@@ -463,14 +502,14 @@ class Connection:
         async with session.opened():
             whole = Patience(seconds, seconds)
             probe = min(PROBE_SECONDS, seconds / 3)
-            await session.negotiate(self._era, whole, Patience(probe, probe))
-            self._acknowledged = anyio.Event()
+            await session.negotiate(self._found.era, whole, Patience(probe, probe))
+            self._wishes.acknowledged = anyio.Event()
             async with anyio.create_task_group() as tasks:
                 try:
                     if session.modern:
                         tasks.start_soon(self._listen, session)
                         with anyio.move_on_after(LISTEN_ACK_SECONDS):
-                            await self._acknowledged.wait()
+                            await self._wishes.acknowledged.wait()
                     await self._list_everything(session, whole)
                     scope.deadline = math.inf
                     self._connected(session)
@@ -487,7 +526,7 @@ class Connection:
             slow = self.settings.image is not None or program in SLOW_COMMANDS
             seconds = SLOW_STARTUP_SECONDS if slow and transport == "stdio" else STARTUP_SECONDS
         # A slow start that is cut off begins from nothing: give the next one more time (S9).
-        return seconds * float(min(2**self._timeouts, 4))
+        return seconds * float(min(2**self._attempts.timeouts, 4))
 
     def _too_slow(self, seconds: float) -> SourceTimeout:
         words = f"did not connect and list its tools within {seconds:g} s"
@@ -497,16 +536,16 @@ class Connection:
     # How it is.
 
     def _connected(self, session: Session) -> None:
-        self._timeouts = 0
-        self._transport = session.channel.transport
-        if self._era == "auto":
-            self._era = "2026-07-28" if session.modern else "legacy"
+        self._attempts.timeouts = 0
+        self._found.transport = session.channel.transport
+        if self._found.era == "auto":
+            self._found.era = "2026-07-28" if session.modern else "legacy"
         self.capabilities = session.capabilities
         self.server_info = session.server_info
         self.instructions = session.instructions
         self.protocol_version = session.protocol_version
         self._session = session
-        self._attempting = False
+        self._attempts.under_way = False
         logger.info(
             "%s: connected (%s, %s), %d tools",
             self._name,
@@ -530,9 +569,9 @@ class Connection:
         error = in_words(exc)
         level = logging.WARNING if error != self._error else logging.DEBUG
         logger.log(level, "%s: not connected: %s", self._name, error)
-        self._attempting = False
-        self._failures_seen += 1
-        self._failed_at = time.monotonic()
+        self._attempts.under_way = False
+        self._attempts.failures += 1
+        self._attempts.failed_at = time.monotonic()
         needs_auth = isinstance(exc, NeedsAuth) or bool(self._channel and self._channel.needs_auth)
         if needs_auth:
             state = State.NEEDS_AUTH
@@ -545,8 +584,8 @@ class Connection:
     def _forget_guesses(self, exc: Exception) -> None:
         """A server that answers, but otherwise than remembered, may have become another one."""
         if isinstance(exc, SourceRefused | SourceTimeout):
-            self._era = self.settings.protocol
-            self._transport = None
+            self._found.era = self.settings.protocol
+            self._found.transport = None
 
     def _become(self, state: State, error: str | None) -> None:
         changed = state is not self.state or error != self._error
@@ -564,13 +603,14 @@ class Connection:
 
     async def _back_off(self, *, stable: bool) -> None:
         if stable:
-            self._attempt = 0
+            self._attempts.number = 0
             return
-        seconds = LOGIN_SECONDS if self.state is State.NEEDS_AUTH else backoff(self._attempt)
-        self._next_retry = time.monotonic() + seconds
+        number = self._attempts.number
+        seconds = LOGIN_SECONDS if self.state is State.NEEDS_AUTH else backoff(number)
+        self._attempts.next_at = time.monotonic() + seconds
         with anyio.move_on_after(seconds):
             await self._nudge.wait()
-        self._next_retry = None
+        self._attempts.next_at = None
 
     # What it has.
 
@@ -654,7 +694,7 @@ class Connection:
         if method in CHANGED:
             self._outdated(CHANGED[method])
         elif method == ACKNOWLEDGED:
-            self._acknowledged.set()
+            self._wishes.acknowledged.set()
         if not method.startswith(ANNOUNCED):
             return
         for listener in tuple(self._listeners):
@@ -694,24 +734,24 @@ class Connection:
         """Hold a subscription open on a server of the new era, and open it again when it ends."""
         tries = 0
         while True:
-            wanted, self._relisten = self._wanted(session), anyio.Event()
+            wanted, self._wishes.changed = self._wanted(session), anyio.Event()
             if not wanted:
-                self._acknowledged.set()
-                await self._relisten.wait()
+                self._wishes.acknowledged.set()
+                await self._wishes.changed.wait()
                 continue
             began = time.monotonic()
             try:
                 await self._listen_once(session, wanted)
             except SourceRefused as exc:
                 logger.info("%s: announces no changes: %s", self._name, exc.message)
-                self._acknowledged.set()
+                self._wishes.acknowledged.set()
                 return
             except SourceUnavailable as exc:
                 session.channel.fail(exc.message)
                 return
             except SourceError as exc:
                 logger.debug("%s: the subscription broke: %s", self._name, exc.message)
-            if not self._relisten.is_set():
+            if not self._wishes.changed.is_set():
                 tries = 0 if time.monotonic() - began > STABLE_SECONDS else tries + 1
                 await anyio.sleep(backoff(tries))
             self._outdated(TOOLS, PROMPTS, RESOURCES)  # what changed meanwhile was not announced
@@ -720,7 +760,7 @@ class Connection:
         """Until the server ends it, or other resources are to be watched."""
 
         async def stop_for_another() -> None:
-            await self._relisten.wait()
+            await self._wishes.changed.wait()
             tasks.cancel_scope.cancel()
 
         with _one_error(self._name):
@@ -735,8 +775,8 @@ class Connection:
             for kind in (TOOLS, PROMPTS, RESOURCES)
             if isinstance(part := session.capabilities.get(kind), dict) and part.get("listChanged")
         }
-        if self._watched:
-            wanted["resourceSubscriptions"] = list(self._watched)
+        if self._wishes.uris:
+            wanted["resourceSubscriptions"] = list(self._wishes.uris)
         return wanted
 
     def _translated_request(self, session: Session, method: str, params: Json) -> Json | None:
@@ -746,11 +786,11 @@ class Connection:
                 return {}
             case "logging/setLevel":
                 self._watch(method, params)
-                session.log_level = self._log_level
+                session.log_level = self._wishes.log_level
                 return {}
             case "resources/subscribe" | "resources/unsubscribe":
                 self._watch(method, params)
-                self._relisten.set()
+                self._wishes.changed.set()
                 return {}
             case _:
                 return None
@@ -759,23 +799,23 @@ class Connection:
         """Remember subscriptions and the log level, to renew them after a reconnect."""
         if method == "logging/setLevel":
             level = params.get("level")
-            self._log_level = level if isinstance(level, str) else None
+            self._wishes.log_level = level if isinstance(level, str) else None
         uri = params.get("uri")
         if not isinstance(uri, str):
             return
         if method == "resources/subscribe":
-            self._watched[uri] = None
+            self._wishes.uris[uri] = None
         elif method == "resources/unsubscribe":
-            self._watched.pop(uri, None)
+            self._wishes.uris.pop(uri, None)
 
     async def _watch_again(self, session: Session, patience: Patience) -> None:
-        session.log_level = self._log_level
+        session.log_level = self._wishes.log_level
         if session.modern:
             return
         wanted: list[tuple[str, Json]] = []
-        wanted += [("resources/subscribe", {"uri": uri}) for uri in self._watched]
-        if self._log_level is not None:
-            wanted.append(("logging/setLevel", {"level": self._log_level}))
+        wanted += [("resources/subscribe", {"uri": uri}) for uri in self._wishes.uris]
+        if self._wishes.log_level is not None:
+            wanted.append(("logging/setLevel", {"level": self._wishes.log_level}))
         for method, params in wanted:
             try:
                 await session.request(method, params, None, patience)
