@@ -112,6 +112,8 @@ def nested(value: Any, levels: int) -> bool:
             if isinstance(item, dict | list)
             for below in (item.values() if isinstance(item, dict) else item)
         ]
+        if not level:
+            return False
     return any(isinstance(item, dict | list) for item in level)
 
 

@@ -1,18 +1,18 @@
 """One round's tool calls, run side by side (L4).
 
-Each call runs in the caller's task group, in its own cancel scope; what happens is told through a
-memory stream, so the loop can pass it on while they run and never yields inside a task group.
-A failure is a result for the model and never touches its siblings.
+Each call is a task of the caller's group; what happens is put into a Mailbox, so the loop can pass
+it on while they run and never yields inside a task group. A failure is a result for the model and
+never touches its siblings. Anything more around a call (a scope, a stream, a timeout of its own)
+would cost as much as the call itself (docs/performance.md).
 """
 
+import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-import anyio
 from anyio.abc import TaskGroup
-from anyio.streams.memory import MemoryObjectSendStream
 
 from mcp_bridge.agent.convert import Readable, cut, readable
 from mcp_bridge.agent.elicitation import Put, Question
@@ -92,29 +92,26 @@ class CallRunner:
         self, calls: Sequence[ModelCall], side: CallerSide, seconds: float, tasks: TaskGroup
     ) -> AsyncGenerator[Told]:
         """Yield what happens, and one Outcome for every call. Closing it cancels the calls."""
-        limiter = anyio.CapacityLimiter(self._parallel)
-        send, receive = anyio.create_memory_object_stream[Told](float("inf"))
-        scopes: list[anyio.CancelScope] = []
+        deadline = time.monotonic() + seconds
+        turns = asyncio.Semaphore(self._parallel)
+        mailbox = Mailbox(len(calls))
+        running = [
+            tasks.create_task(self._run_one(Job(call, side, deadline, mailbox), turns))
+            for call in calls
+        ]
         try:
-            for call in calls:
-                scopes.append(anyio.CancelScope())
-                job = Job(call, side, seconds, send.clone())
-                tasks.start_soon(self._run_one, job, scopes[-1], limiter)
-            send.close()
-            async for event in receive:
+            while (event := await mailbox.next()) is not None:
                 yield event
         finally:
-            for scope in scopes:
-                scope.cancel()
-            send.close()
-            receive.close()
+            for task in running:
+                task.cancel()
 
-    async def _run_one(
-        self, job: "Job", scope: anyio.CancelScope, limiter: anyio.CapacityLimiter
-    ) -> None:
-        with scope, job.tell:
-            async with limiter:
+    async def _run_one(self, job: "Job", turns: asyncio.Semaphore) -> None:
+        try:
+            async with turns:
                 await self._answer(job)
+        finally:
+            job.mailbox.one_is_over()
 
     async def _answer(self, job: "Job") -> None:
         call, side = job.call, job.side
@@ -135,12 +132,12 @@ class CallRunner:
         side = job.side
         context = CallContext(
             caller=side.caller,
+            deadline=job.deadline,
             on_progress=job.progress,
             answerer=side.answerer(job.say) if side.answerer else None,
             meta=side.meta,
         )
-        seconds = job.deadline - time.monotonic()
-        call = ToolCall(side.caller, entry, arguments, job.call.id, side.door, context, seconds)
+        call = ToolCall(side.caller, entry, arguments, job.call.id, side.door, context)
         try:
             found = readable(await self._runner.run(call), vision=side.vision)
         except SourceError as exc:
@@ -167,20 +164,51 @@ Caps = dict[tuple[str, str | None], int]
 """Caps on results that differ from the general one, by (server, tool) and (server, None)."""
 
 
+class Mailbox:
+    """What calls that run tell the loop, in order, and how many of them still run."""
+
+    def __init__(self, running: int) -> None:
+        self._running = running
+        self._told: deque[Told] = deque()
+        self._wake: asyncio.Future[None] | None = None
+
+    def put(self, event: Told) -> None:
+        self._told.append(event)
+        self._ring()
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._told) >= MOST_UNHEARD
+
+    def one_is_over(self) -> None:
+        self._running -= 1
+        self._ring()
+
+    async def next(self) -> Told | None:
+        """What was told next; None when all calls are over."""
+        while not self._told:
+            if not self._running:
+                return None
+            self._wake = asyncio.get_running_loop().create_future()
+            await self._wake
+        return self._told.popleft()
+
+    def _ring(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+
 class Job:
     """One call on its way: tells the loop how it goes."""
 
     def __init__(
-        self,
-        call: ModelCall,
-        side: CallerSide,
-        seconds: float,
-        tell: MemoryObjectSendStream[Told],
+        self, call: ModelCall, side: CallerSide, deadline: float, mailbox: Mailbox
     ) -> None:
         self.call = call
         self.side = side
-        self.deadline = time.monotonic() + seconds
-        self.tell = tell
+        self.deadline = deadline
+        self.mailbox = mailbox
+        self.say = mailbox.put
         self._began = time.monotonic()
 
     def begin(self, arguments: Json) -> None:
@@ -188,7 +216,7 @@ class Job:
         self.say(ToolStarted(self.call.id, self.call.name, arguments))
 
     def progress(self, progress: float, total: float | None, message: str | None) -> None:
-        if self.tell.statistics().current_buffer_used < MOST_UNHEARD:
+        if not self.mailbox.is_full:
             self.say(ToolProgress(self.call.id, self.call.name, progress, total, message))
 
     def end(self, found: Readable, arguments: Json | None = None, *, was_cut: bool = False) -> None:
@@ -196,11 +224,6 @@ class Job:
         id, name = self.call.id, self.call.name
         self.say(ToolFinished(id, name, arguments or {}, found.text, found.is_error, seconds))
         self.say(Outcome(self.call, found, was_cut))
-
-    def say(self, event: Told) -> None:
-        # When the caller has left nobody listens, and the call is about to be cancelled.
-        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
-            self.tell.send_nowait(event)
 
 
 def unknown(name: str, view: View) -> str:

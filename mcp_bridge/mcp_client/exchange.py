@@ -4,7 +4,9 @@ A `ContextVar` carries it, because the HTTP transport runs each request in its s
 what happens to the bytes can be noted on the exchange far below the code that waits for them.
 """
 
+import asyncio
 import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,10 +19,14 @@ from mcp_bridge.tools.source import CallContext
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Seconds to wait for an answer; progress starts them again, up to `maximum` (L24)."""
+    """Seconds to wait for an answer; progress starts them again, up to `maximum` (L24).
+
+    `deadline`, as `time.monotonic` counts, ends the wait in any case.
+    """
 
     timeout: float
     maximum: float
+    deadline: float = math.inf
 
 
 @dataclass(slots=True, eq=False)
@@ -42,12 +48,19 @@ class Exchange:
 
     def start(self) -> None:
         """Start the clock. It was not running while the request waited for its turn."""
-        self._limit = anyio.current_time() + max(self.patience.maximum, self.patience.timeout)
+        left = self.patience.deadline - time.monotonic()
+        most = max(self.patience.maximum, self.patience.timeout)
+        self._limit = self._now() + min(most, left)
         self.rearm()
 
     def rearm(self) -> None:
         """The server has shown that it is at work: wait `timeout` seconds more."""
-        self.scope.deadline = min(self._limit, anyio.current_time() + self.patience.timeout)
+        self.scope.deadline = min(self._limit, self._now() + self.patience.timeout)
+
+    @staticmethod
+    def _now() -> float:
+        # As `anyio.current_time`, which first looks up the library that runs the loop.
+        return asyncio.get_running_loop().time()
 
     @property
     def seconds(self) -> float:

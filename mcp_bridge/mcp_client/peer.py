@@ -9,6 +9,7 @@ costs no stream hop, no task and no model (research: mcp_sdk.md section 7).
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -149,8 +150,10 @@ class Peer(Dispatcher[TransportContext]):
         self, message: Json, future: "asyncio.Future[Json | MCPError]", options: CallOptions
     ) -> Json | MCPError:
         issued = False
+        timeout = options.get("timeout")
         try:
-            with anyio.fail_after(options.get("timeout")):
+            # A session keeps the time of its requests itself, and asks for no timeout here.
+            with nullcontext() if timeout is None else anyio.fail_after(timeout):
                 await self._wire.ready()
                 issued = True  # from here on it may have arrived, even if sending is interrupted
                 await self._wire.send(encode(message))

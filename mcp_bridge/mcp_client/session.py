@@ -7,6 +7,7 @@ Whoever uses a Session need not know which it is.
 
 import logging
 import re
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -429,7 +430,7 @@ class Session:
             return extra
         answers: Json = {}
         try:
-            with anyio.fail_after(patience.maximum):
+            with anyio.fail_after(min(patience.maximum, patience.deadline - time.monotonic())):
                 for key, question in questions.items():
                     question = _object(question)
                     asked = str(question.get("method"))

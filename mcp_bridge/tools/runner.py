@@ -2,21 +2,20 @@
 
 Theory of operation. A tool call, from whichever door, comes here as a ToolCall and leaves as a raw
 MCP `CallToolResult`. On its way: the caller's view was asked before (a tool that is not in it does
-not exist) → its turn, for a source whose calls must not overlap → the source, both within the time
-that the request has left → a record of what happened, always, also when the caller has left.
+not exist) → its turn, for a source whose calls must not overlap → the source, both by the deadline
+of the request → a record of what happened, always, also when the caller has left.
 """
 
 import logging
 import time
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import anyio
 
 from mcp_bridge.errors import SourceError, SourceTimeout, SourceUnavailable
 from mcp_bridge.tools.catalog import Entry
-from mcp_bridge.tools.source import CallContext, ToolSource
+from mcp_bridge.tools.source import CallContext
 from mcp_bridge.types import Caller, Json
 
 logger = logging.getLogger(__name__)
@@ -24,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """One call, from any door. `seconds` bounds it from above (the request's own deadline)."""
+    """One call, from any door."""
 
     caller: Caller
     entry: Entry
@@ -32,7 +31,6 @@ class ToolCall:
     id: str
     door: str
     context: CallContext = field(default_factory=CallContext)
-    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +73,7 @@ class ToolRunner:
         began = time.monotonic()
         outcome = "cancelled"
         try:
-            result = await self._in_time(call)
+            result = await self._in_turn(call)
             outcome = "error" if result.get("isError") is True else "ok"
             return result
         except SourceError as exc:
@@ -89,27 +87,33 @@ class ToolRunner:
         finally:
             self._record(CallRecord(call, outcome, time.monotonic() - began))
 
-    async def _in_time(self, call: ToolCall) -> Json:
-        source = call.entry.source
-        its_turn = False
-        if call.seconds is not None and call.seconds <= 0:
-            raise out_of_time(call, its_turn)
-        try:
-            with anyio.fail_after(call.seconds):
-                async with self._turn(source):
-                    its_turn = True
-                    return await source.call(call.entry.tool.name, call.arguments, call.context)
-        except TimeoutError as exc:
-            raise out_of_time(call, its_turn) from exc
-
-    def _turn(self, source: ToolSource) -> AbstractAsyncContextManager[None]:
-        """What to hold during a call: a lock, for a source that takes one call at a time."""
+    async def _in_turn(self, call: ToolCall) -> Json:
+        source, deadline = call.entry.source, call.context.deadline
+        if deadline <= time.monotonic():
+            raise out_of_time(call, its_turn=False)
         if source.parallel:
-            return nullcontext()
-        return self._turns.setdefault(source.name, anyio.Lock())
+            return await self._sent(call)
+        turn = self._turns.setdefault(source.name, anyio.Lock())
+        with anyio.move_on_after(deadline - time.monotonic()) as waiting:
+            await turn.acquire()
+        if waiting.cancelled_caught:
+            raise out_of_time(call, its_turn=False)
+        try:
+            return await self._sent(call)
+        finally:
+            turn.release()
+
+    async def _sent(self, call: ToolCall) -> Json:
+        source = call.entry.source
+        try:
+            return await source.call(call.entry.tool.name, call.arguments, call.context)
+        except SourceTimeout as exc:
+            if time.monotonic() < call.context.deadline:
+                raise
+            raise out_of_time(call, its_turn=True) from exc
 
 
-def out_of_time(call: ToolCall, its_turn: bool) -> SourceError:
+def out_of_time(call: ToolCall, *, its_turn: bool) -> SourceError:
     """What happened to a call that the request's own deadline ended."""
     name, source = call.entry.name, call.entry.source.name
     if its_turn:

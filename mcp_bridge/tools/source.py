@@ -1,5 +1,6 @@
 """What can be called: a tool, and the source that has it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -60,8 +61,9 @@ class CallContext:
     """What surrounds one call of a source.
 
     `timeout` (seconds) None means the source's own; progress re-arms it up to the source's
-    maximum (L24). `meta` is sent as `_meta` (for instance `traceparent`). `on_log` gets the
-    params of `notifications/message` that the server sends while it works.
+    maximum (L24). `deadline` (as `time.monotonic` counts) ends the call whatever happens: the time
+    of the request that it is part of. `meta` is sent as `_meta` (for instance `traceparent`).
+    `on_log` gets the params of `notifications/message` that the server sends while it works.
 
     `extra` are further params of the request that are sent as they are (`inputResponses`, `task`).
     With `hands_back`, a result that asks for input is returned instead of being answered here.
@@ -69,6 +71,7 @@ class CallContext:
 
     caller: Caller = ANYONE
     timeout: float | None = None
+    deadline: float = math.inf
     on_progress: OnProgress | None = None
     on_log: Callable[[Json], None] | None = None
     answerer: Answerer | None = None
@@ -93,6 +96,9 @@ class ToolSource(Protocol):
 
     async def call(self, name: str, arguments: Json, context: CallContext) -> Json:
         """Call a tool and return the raw MCP `CallToolResult` (content, isError, …).
+
+        It ends by `context.deadline`: the source keeps that time with its own, for each further
+        timeout around a call costs as much as the call.
 
         Raises:
             SourceError: it could not answer; the subclass says whether it may have happened.

@@ -1,8 +1,12 @@
 """Tool sources in memory, whose answers are the test's to choose."""
 
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+import anyio
+
+from mcp_bridge.errors import SourceTimeout
 from mcp_bridge.tools.source import CallContext, Tool, text_result
 from mcp_bridge.types import Json
 
@@ -39,4 +43,6 @@ class Source:
 
     async def call(self, name: str, arguments: Json, context: CallContext) -> Json:
         self.calls.append(name)
-        return await self._handler(name, arguments, context)
+        with anyio.move_on_after(context.deadline - time.monotonic()):
+            return await self._handler(name, arguments, context)
+        raise SourceTimeout(self.name, "it took too long")

@@ -1,6 +1,7 @@
 """The one place that calls a source."""
 
-from typing import Any
+import math
+import time
 
 import anyio
 import pytest
@@ -13,10 +14,11 @@ from mcp_bridge.types import Caller, Json
 from tests.tools.sources import Handler, Source
 
 
-def call_of(source: Source, name: str = "t", **more: Any) -> ToolCall:
+def call_of(source: Source, name: str = "t", seconds: float = math.inf) -> ToolCall:
     entry = Catalog([source]).find(name)
     assert entry is not None
-    return ToolCall(Caller("anna"), entry, {"a": 1}, f"call-{name}", "chat", **more)
+    context = CallContext(deadline=time.monotonic() + seconds)
+    return ToolCall(Caller("anna"), entry, {"a": 1}, f"call-{name}", "chat", context)
 
 
 def failing(error: Exception) -> Handler:
