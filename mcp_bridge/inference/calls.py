@@ -62,17 +62,25 @@ class Calls:
         self._calls: list[_Call] = []
         self._released: list[_Call] = []
         self._legacy: _Call | None = None
+        self._last: _Call | None = None
         self._fragments: list[Fragment] = []
 
     def add(self, items: Any) -> None:
         """Fragments as streamed: the value of `delta.tool_calls`."""
         for item in _objects(items):
-            call = self._find(item)
+            call = self._last = self._find(item)
             if call.position is not None and _repeats(call, item):
                 continue
             self._extend(call, item)
             if call.name and call.arguments:
                 self._release(call)
+
+    def go_on(self, arguments: str) -> None:
+        """More arguments of the call that the last fragment belonged to."""
+        assert self._last is not None  # noqa: S101  # there was one, which this one is like
+        self._last.arguments.append(arguments)
+        if self._last.name:
+            self._release(self._last)
 
     def add_whole(self, items: Any) -> None:
         """Whole calls: the value of `message.tool_calls`. None of them continues another."""
@@ -116,6 +124,8 @@ class Calls:
 
     def _find(self, item: Json) -> _Call:
         """The call that a fragment belongs to, begun if there is none."""
+        if not self._calls:
+            return self._begin(_index(item))
         index, id = _index(item), _text(item.get("id"))
         name = _text(_function(item).get("name"))
         call = self._candidate(index, id, has_name=bool(name))

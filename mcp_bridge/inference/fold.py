@@ -12,7 +12,7 @@ from typing import Any
 from mcp_bridge.inference.answer import Answer, ModelCall, Part
 from mcp_bridge.inference.calls import Calls, mint_id
 from mcp_bridge.inference.failures import broken, in_band
-from mcp_bridge.inference.splice import Piece, Splicer
+from mcp_bridge.inference.splice import ARGUMENTS, Piece, Splicer
 from mcp_bridge.types import Json
 
 FINISH_REASONS = {
@@ -56,7 +56,7 @@ class Fold:
         self._envelope: Json = {}
         self._usage: Json | None = None
         self._chunks: list[Json | Piece] = []
-        self._splicer = Splicer(self._first.hear)
+        self._splicer = Splicer()
         self._done = False
         self.empty = True
         """Nothing has arrived yet that belongs to an answer."""
@@ -82,15 +82,21 @@ class Fold:
         piece = self._splicer.piece(payload)
         if piece is None:
             return False
-        self._chunks.append(piece)
+        if piece.mould.field == ARGUMENTS:
+            self._first.calls.go_on(piece.text)
+        else:
+            self._first.hear(piece.mould.field, piece.text)
+            self._chunks.append(piece)
         return True
 
     def learn(self, payload: bytes, chunk: Json) -> None:
         """Note what a chunk that was added looked like, for those that follow."""
-        if self._chunks and self._chunks[-1] is chunk and self._first.reason is None:
+        if self._first.reason is not None:
+            self._splicer.forget()
+        elif self._chunks and self._chunks[-1] is chunk:
             self._splicer.learn(payload, chunk)
         else:
-            self._splicer.forget()
+            self._splicer.learn_call(payload, chunk)
 
     def done(self) -> None:
         """The stream said `[DONE]`."""

@@ -5,10 +5,13 @@ the bytes around the second one are a Mould: a payload that fits it is the same 
 text, whatever fields it has, so it can be passed on by putting its text between the bytes that the
 first one became. What does not fit (a call, a finish reason, usage, another `created`) is read as
 ever. The text itself is always read, and so are all texts in which anything is unusual.
+
+The arguments of a tool call come in such pieces too. They are not passed on from here, so the first
+piece makes a mould: what fits it goes on with the same call.
 """
 
 import re
-from collections.abc import Callable
+from typing import Any
 
 import orjson
 
@@ -16,7 +19,9 @@ from mcp_bridge.exact import encode
 from mcp_bridge.types import Json
 
 TEXTS = frozenset({"content", "reasoning_content", "reasoning"})
+ARGUMENTS = "arguments"
 PLAIN = frozenset({"index", "delta", "finish_reason"})
+OF_A_CALL = frozenset({"index", "type", "function"})
 LITERAL = rb'"(?:[^"\\]|\\.)*"'
 PLACE = "\0text\0"
 """Stands where the text belongs while the rest is encoded; no model writes it."""
@@ -76,10 +81,9 @@ class Piece:
 
 
 class Splicer:
-    """Finds such chunks in a stream. `hear` is told the field and the text of each."""
+    """Finds such chunks in a stream."""
 
-    def __init__(self, hear: Callable[[str, str], None]) -> None:
-        self._hear = hear
+    def __init__(self) -> None:
         self._mould: Mould | None = None
         self._field: str | None = None
 
@@ -94,7 +98,6 @@ class Splicer:
             return None
         if not isinstance(text, str) or not text:
             return None
-        self._hear(mould.field, text)
         return Piece(mould, literal, text)
 
     def learn(self, payload: bytes, chunk: Json) -> None:
@@ -107,23 +110,47 @@ class Splicer:
         if field is not None and field == before:
             self._mould = mould_of(payload, chunk, field)
 
+    def learn_call(self, payload: bytes, chunk: Json) -> None:
+        """A chunk of which nothing is shown was read: more of a call's arguments make a mould."""
+        self.forget()
+        if is_more_of_a_call(chunk):
+            self._mould = mould_of(payload, chunk, ARGUMENTS)
+
     def forget(self) -> None:
         self._field = self._mould = None
 
 
 def plain_text(chunk: Json) -> str | None:
     """The field of a chunk that holds one text and nothing else that grows or ends."""
-    choices = chunk["choices"]
-    if len(choices) != 1:
+    [(field, value)] = only(chunk) or [("", None)]
+    return field if field in TEXTS and isinstance(value, str) else None
+
+
+def is_more_of_a_call(chunk: Json) -> bool:
+    """Whether a chunk holds more arguments of a call that has begun, and nothing else."""
+    [(field, value)] = only(chunk) or [("", None)]
+    if field != "tool_calls" or not isinstance(value, list) or len(value) != 1:
+        return False
+    call = value[0]
+    if not isinstance(call, dict) or not call.keys() <= OF_A_CALL:
+        return False
+    function = call.get("function")
+    numbered = isinstance(call.get("index"), int)
+    return numbered and isinstance(function, dict) and function.keys() == {ARGUMENTS}
+
+
+def only(chunk: Json) -> list[tuple[str, Any]] | None:
+    """What the only choice of a chunk says, if that is one thing and ends nothing."""
+    choices = chunk.get("choices")
+    if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
         return None
     choice = choices[0]
-    delta = choice["delta"]
-    if len(delta) != 1 or choice.get("index") or choice.get("finish_reason"):
+    delta = choice.get("delta")
+    if not isinstance(delta, dict) or len(delta) != 1:
         return None
-    if any(choice[key] for key in choice.keys() - PLAIN):
+    if choice.get("index") or choice.get("finish_reason"):
         return None
-    [(field, value)] = delta.items()
-    return field if field in TEXTS and isinstance(value, str) else None
+    return None if any(choice[key] for key in choice.keys() - PLAIN) else [*delta.items()]
 
 
 def mould_of(payload: bytes, chunk: Json, field: str) -> Mould | None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +12,6 @@ from mcp_bridge.agent.reply import Reply
 from mcp_bridge.api.stream import event
 from mcp_bridge.inference.answer import Answer
 from mcp_bridge.inference.fold import Fold
-from mcp_bridge.inference.splice import Piece
 
 Json = dict[str, Any]
 Heard = tuple[list[Json], Answer, int]
@@ -19,27 +19,27 @@ Heard = tuple[list[Json], Answer, int]
 
 def passed_on(payloads: Sequence[bytes], *, spliced: bool, together: bool) -> Heard:
     """What a client gets of two rounds of this stream, the last answer, how much was spliced."""
-    reply, pieces = Reply("model-a", frozenset()), 0
+    reply, spared = Reply("model-a", frozenset({"theirs"})), 0
     events: list[bytes] = []
     for _ in range(2):
         fold = Fold("engine")
         for payload in payloads:
-            if not (spliced and fold.add_like_before(payload)):
+            if spliced and fold.add_like_before(payload):
+                spared += 1
+            else:
                 chunk = json.loads(payload)
                 fold.add(chunk)
                 if spliced:
                     fold.learn(payload, chunk)
             if not together and (part := fold.take()):
-                pieces += sum(isinstance(c, Piece) for c in part.chunks)
                 events += map(event, reply.chunks(part))
         fold.done()
         fold.close()
         if part := fold.take():
-            pieces += sum(isinstance(c, Piece) for c in part.chunks)
             events += map(event, reply.chunks(part))
         answer = fold.answer()
         events += map(event, reply.take(answer))
-    return [json.loads(e.removeprefix(b"data: ")) for e in events], answer, pieces
+    return [json.loads(e.removeprefix(b"data: ")) for e in events], answer, spared
 
 
 def same(payloads: Sequence[bytes]) -> int:
@@ -64,6 +64,46 @@ def test_a_run_of_texts_is_passed_on_unread() -> None:
     for compact in (True, False):
         spared = same([chunk(text, compact=compact) for text in texts])
         assert spared == 2 * (len(texts) - 2)
+
+
+def more(arguments: str, index: int = 0, **fields: Any) -> bytes:
+    """A piece of a call's arguments."""
+    call = {"index": index, **fields, "function": {"arguments": arguments}}
+    choice = {"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": None}
+    return chunk("", choices=[choice])
+
+
+def begun(name: str, index: int = 0) -> bytes:
+    function = {"name": name, "arguments": ""}
+    call = {"index": index, "id": f"call_{index}", "type": "function", "function": function}
+    choice = {"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": None}
+    return chunk("", choices=[choice])
+
+
+@pytest.mark.parametrize("name", ["ours", "theirs"])
+def test_the_arguments_of_a_call_are_put_together_unread(name: str) -> None:
+    arguments = ['{"q":', ' "a', '\\"b', "ü\ud83d\ude42", '"}']
+    payloads = [chunk("Well:"), begun(name), *map(more, arguments)]
+    payloads += [begun(name, 1), *(more(text, 1) for text in arguments)]
+    assert same(payloads) == 2 * 2 * (len(arguments) - 1)
+    _, answer, _ = passed_on(payloads, spliced=True, together=False)
+    assert [json.loads(call.arguments) for call in answer.calls] == [{"q": 'a"bü\U0001f642'}] * 2
+
+
+def test_what_is_more_than_the_arguments_of_the_same_call_is_read() -> None:
+    payloads = [
+        begun("ours"),
+        more('{"a":'),
+        more("1", 1),
+        more("2", 0, id="call_0"),
+        more("3", 0, extra_content={"x": 1}),
+        more("}"),
+        begun("ours", 1),
+        more("{}", 1),
+        chunk("said"),
+        more("", 1),
+    ]
+    assert same(payloads) == 0
 
 
 def test_what_is_not_like_the_chunk_before_is_read() -> None:
