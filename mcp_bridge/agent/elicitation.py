@@ -360,5 +360,5 @@ def check(content: Json, schema: Json) -> None:
     if checker is None:
         return  # the server's schema is no schema: it will judge itself
     formats = Draft202012Validator.FORMAT_CHECKER
-    if problems := found(checker.evolve(format_checker=formats), content):
+    if problems := found(checker.validator.evolve(format_checker=formats), content):
         raise Unclear("; ".join(map(sentence, problems[:5])) + ".")

@@ -35,6 +35,7 @@ UNSAFE = re.compile(
 )
 """What could end a line, command a terminal, or turn the order of its characters around."""
 
+SOURCE = logging._srcfile
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
 
@@ -61,7 +62,11 @@ def set_up(settings: Settings, stream: TextIO | None = None) -> None:
 
 
 def ask_for_less(less: bool) -> None:
-    """Leave out of each record what no line shows: finding it out takes a third of the time."""
+    """Leave out of each record what no line shows: finding it out takes a third of the time.
+
+    As the standard library's logging HOWTO has it, under "Optimization".
+    """
+    logging._srcfile = None if less else SOURCE  # the one that is not public
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = not less
     if hasattr(logging, "logAsyncioTasks"):  # from Python 3.12 on
         logging.logAsyncioTasks = not less
@@ -88,6 +93,8 @@ def level_of_others(level: int) -> int:
 
 def visible(text: str) -> str:
     """The text on one line, with what is not to be trusted in a terminal written as an escape."""
+    if text.isprintable():  # none of that is, and most texts are
+        return text
     return UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
@@ -167,6 +174,16 @@ class _Lines(logging.Formatter):
     def __init__(self, redact: Redactor) -> None:
         super().__init__()
         self._redact = redact
+        self._this_second = (0, "")
+
+    def _second(self, second: int) -> str:
+        """A second as the lines have it. Many lines have the same one."""
+        if second != self._this_second[0]:
+            self._this_second = (second, self._written(second))
+        return self._this_second[1]
+
+    def _written(self, second: int) -> str:
+        raise NotImplementedError
 
     def _message(self, record: logging.LogRecord) -> str:
         try:
@@ -176,6 +193,8 @@ class _Lines(logging.Formatter):
 
     def _trace(self, record: logging.LogRecord) -> str | None:
         """The traceback, or the stack that was asked for."""
+        if not (record.exc_info or record.exc_text or record.stack_info):
+            return None
         parts = [record.stack_info or ""]
         if record.exc_info and record.exc_info[0]:
             parts.append("".join(traceback.format_exception(*record.exc_info)))
@@ -187,13 +206,15 @@ class _Lines(logging.Formatter):
 class TextLines(_Lines):
     """`2026-11-25 20:51:12.123 INFO    mcp_client.stdio [req-1] message`, tracebacks indented."""
 
+    def _written(self, second: int) -> str:
+        return f"{datetime.fromtimestamp(second):%Y-%m-%d %H:%M:%S}"
+
     def format(self, record: logging.LogRecord) -> str:
-        when = datetime.fromtimestamp(record.created)
         name = record.name.removeprefix(f"{OURS}.")
         request = f" [{visible(given)}]" if (given := REQUEST_ID.get()) else ""
         message = visible(self._message(record))
         line = (
-            f"{when:%Y-%m-%d %H:%M:%S}.{when.microsecond // 1000:03d} "
+            f"{self._second(int(record.created))}.{int(record.msecs):03d} "
             f"{record.levelname:<7} {visible(name)}{request}: {message}"
         )
         # Indented, so that a message with line breaks cannot pass for another entry.
@@ -204,10 +225,12 @@ class TextLines(_Lines):
 class JsonLines(_Lines):
     """One JSON object in each line, with the fields that were given as `extra`."""
 
+    def _written(self, second: int) -> str:
+        return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}"
+
     def format(self, record: logging.LogRecord) -> str:
-        when = datetime.fromtimestamp(record.created, UTC)
         entry: Json = {
-            "time": f"{when:%Y-%m-%dT%H:%M:%S}.{when.microsecond // 1000:03d}Z",
+            "time": f"{self._second(int(record.created))}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": self._message(record),

@@ -12,6 +12,7 @@ another dialect than Python's, and one of them could keep Python busy for ever.
 import logging
 from collections.abc import Iterator
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from typing import Any
@@ -24,6 +25,7 @@ from referencing import Registry
 
 from mcp_bridge.errors import RequestError
 from mcp_bridge.exact import encode, loads, nested, text_of
+from mcp_bridge.tools.plain import Plain, plain
 from mcp_bridge.types import Json
 
 logger = logging.getLogger(__name__)
@@ -55,8 +57,10 @@ def read(text: str, schema: Json) -> Json:
         BadArguments: they are not JSON, not an object, or do not fit the schema.
     """
     arguments = parse(text, schema)
-    validator = checker_of(schema)
-    return arguments if validator is None else fitted(arguments, validator, schema)
+    checker = checker_of(schema)
+    if checker is None or (checker.plain and checker.plain.surely_fits(arguments)):
+        return arguments
+    return fitted(arguments, checker.validator, schema)
 
 
 def parse(text: str, schema: Json) -> Json:
@@ -110,16 +114,24 @@ def expected(schema: Json) -> str:
 # Checking
 
 
-def checker_of(schema: Json) -> Validator | None:
+@dataclass(frozen=True, slots=True)
+class Checker:
+    """What checks arguments against one schema."""
+
+    validator: Validator
+    plain: Plain | None
+
+
+def checker_of(schema: Json) -> Checker | None:
     """What checks arguments against this schema, or None when it cannot be used for that."""
     try:
-        return checker(encode(schema))
+        return made_checker(encode(schema))
     except RequestError:
         return None  # nested more deeply than JSON is written
 
 
 @lru_cache(maxsize=1024)
-def checker(encoded: bytes) -> Validator | None:
+def made_checker(encoded: bytes) -> Checker | None:
     if len(encoded) > MOST_SCHEMA_BYTES:
         logger.info("a tool's input schema is too large: its arguments are not checked")
         return None
@@ -133,7 +145,8 @@ def checker(encoded: bytes) -> Validator | None:
         logger.info("a tool's input schema is none, its arguments are not checked: %.200s", why)
         return None
     # An empty registry: a remote $ref is never fetched (SSRF).
-    return bounded(dialect)(without_dialects(schema), registry=Registry())
+    validator = bounded(dialect)(without_dialects(schema), registry=Registry())
+    return Checker(validator, plain(schema))
 
 
 def without_dialects(value: Any) -> Any:

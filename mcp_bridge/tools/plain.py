@@ -1,0 +1,69 @@
+"""Schemas so plain that a look at the types tells whether arguments fit.
+
+Nearly all tools have such a schema, and models nearly always keep to it. Whatever is not plain, and
+whatever does not surely fit, is left to the real check: that one costs as much as all the rest of
+a tool call (docs/performance.md).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import NoneType
+from typing import Any
+
+from mcp_bridge.types import Json
+
+TYPES: Mapping[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "null": (NoneType,),
+}
+SAYS_NOTHING = frozenset({"title", "description", "default", "examples", "$comment"})
+OF_AN_OBJECT = SAYS_NOTHING | {"type", "properties", "required", "additionalProperties", "$schema"}
+OF_A_VALUE = SAYS_NOTHING | {"type"}
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """The types of an object's fields. What else it may have is anything, unless it is `closed`."""
+
+    types: Mapping[str, frozenset[type]]
+    required: frozenset[str]
+    closed: bool
+
+    def surely_fits(self, arguments: Json) -> bool:
+        if not self.required <= arguments.keys():
+            return False
+        for name, value in arguments.items():
+            types = self.types.get(name)
+            # `type` and not `isinstance`: True is no integer in JSON.
+            if self.closed if types is None else type(value) not in types:
+                return False
+        return True
+
+
+def plain(schema: Any) -> Plain | None:
+    """What a valid schema of arguments comes to; None: it says more than types."""
+    if not isinstance(schema, dict) or not schema.keys() <= OF_AN_OBJECT:
+        return None
+    others = schema.get("additionalProperties", True)
+    if schema.get("type") != "object" or not isinstance(others, bool):
+        return None
+    types: dict[str, frozenset[type]] = {}
+    for name, field in schema.get("properties", {}).items():
+        if (found := types_of(field)) is None:
+            return None
+        types[name] = found
+    return Plain(types, frozenset(schema.get("required", ())), closed=not others)
+
+
+def types_of(field: Any) -> frozenset[type] | None:
+    """The types that a field may have; None: its schema says more, or less."""
+    if not isinstance(field, dict) or not field.keys() <= OF_A_VALUE:
+        return None
+    names = field.get("type")
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not all(name in TYPES for name in names):
+        return None
+    return frozenset(kind for name in names for kind in TYPES[name])
