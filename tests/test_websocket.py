@@ -80,10 +80,14 @@ async def test_a_silent_connection_closes_with_1001() -> None:
 async def test_what_is_no_message_is_answered_and_the_connection_goes_on() -> None:
     async with boxes(a=Box()) as house:
         async with opened(f"{house.url.replace('http', 'ws')}/mcp-server/ws") as connection:
-            await connection.send("{not json")
-            error = json.loads(await connection.recv())
-            assert error["error"]["code"] == -32700
-            assert error["id"] is None
+            for text, code, number in [
+                ("{not json", -32700, None),
+                ('{"jsonrpc":"2.0","id":7}', -32600, 7),
+                ('[{"jsonrpc":"2.0","id":7,"method":"ping"}]', -32600, None),
+            ]:
+                await connection.send(text)
+                answer = json.loads(await connection.recv())
+                assert (answer["error"]["code"], answer["id"]) == (code, number)
             await connection.send('{"jsonrpc":"2.0","id":1,"method":"ping"}')
             assert json.loads(await connection.recv())["result"] == {}
 

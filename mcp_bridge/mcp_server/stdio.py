@@ -12,15 +12,18 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing, contextmanager
 
 import anyio
+from mcp_types import INVALID_REQUEST
 
 from mcp_bridge.bridge import Bridge
 from mcp_bridge.mcp_server.door import mcp_door, visiting
+from mcp_bridge.mcp_server.reading import Refused
 from mcp_bridge.mcp_server.streams import serve
 from mcp_bridge.mcp_server.visit import Visit
 from mcp_bridge.types import ANYONE
 from mcp_bridge.websocket import Closed
 
 STDIN, STDOUT, STDERR = 0, 1, 2
+CHUNK_BYTES = 65_536
 LAST_SECONDS = 2.0
 """How long answers may still be written once the client has closed stdin."""
 
@@ -63,9 +66,9 @@ def claimed() -> Iterator[tuple[int, int]]:
         os.close(stdout)
 
 
-async def lines(descriptor: int, limit: int) -> AsyncGenerator[bytes]:
-    """The lines that come in. One that is too long is skipped."""
-    reader = asyncio.StreamReader(limit=limit)
+async def lines(descriptor: int, limit: int) -> AsyncGenerator[bytes | Refused]:
+    """The lines that come in; in place of one that is too long, why it is not taken."""
+    reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     transport: asyncio.BaseTransport | None = None
     with os.fdopen(os.dup(descriptor), "rb", 0) as file:
@@ -75,22 +78,49 @@ async def lines(descriptor: int, limit: int) -> AsyncGenerator[bytes]:
         except ValueError:  # no pipe but a file
             reader.feed_data(await anyio.to_thread.run_sync(file.read))
             reader.feed_eof()
+        cutter = Cutter(limit)
         try:
-            while not reader.at_eof():
-                line = await next_line(reader)
-                if line.strip():
+            while data := await reader.read(CHUNK_BYTES):
+                for line in cutter.cut(data):
                     yield line
+            for line in cutter.end():
+                yield line
         finally:
             if transport is not None:
                 transport.close()
 
 
-async def next_line(reader: asyncio.StreamReader) -> bytes:
-    """The next line; an empty one instead of one that is too long."""
-    try:
-        return await reader.readline()
-    except ValueError:
-        return b""
+class Cutter:
+    """Cuts what comes in into lines. Of one that is too long no more than the limit is kept."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def cut(self, data: bytes) -> Iterator[bytes | Refused]:
+        *parts, rest = data.split(b"\n")
+        for part in parts:
+            self._add(part)
+            yield from self.end()
+        self._add(rest)
+
+    def end(self) -> Iterator[bytes | Refused]:
+        """The line is over. An empty one is nothing."""
+        line, size = b"".join(self._parts).strip(), self._size
+        self._parts.clear()
+        self._size = 0
+        if size > self._limit:
+            yield Refused(INVALID_REQUEST, f"a message has at most {self._limit} bytes")
+        elif line:
+            yield line
+
+    def _add(self, part: bytes) -> None:
+        self._size += len(part)
+        if self._size > self._limit:
+            self._parts.clear()
+        else:
+            self._parts.append(part)
 
 
 async def writer(descriptor: int, stack: AsyncExitStack) -> Callable[[str], Awaitable[None]]:

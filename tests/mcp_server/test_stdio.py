@@ -31,9 +31,9 @@ INITIALIZE: Json = {
 }
 
 
-def config(folder: Path, **servers: Json) -> str:
+def config(folder: Path, settings: Json | None = None, **servers: Json) -> str:
     path = folder / "config.json"
-    path.write_text(json.dumps({"mcp_servers": servers}))
+    path.write_text(json.dumps({"mcp_servers": servers, **(settings or {})}))
     return str(path)
 
 
@@ -48,8 +48,11 @@ class Pipe:
         message: Json = {"jsonrpc": "2.0", "method": method, "params": params}
         if number is not None:
             message["id"] = number
+        await self.write(json.dumps(message).encode() + b"\n")
+
+    async def write(self, data: bytes) -> None:
         assert self.process.stdin is not None
-        await self.process.stdin.send(json.dumps(message).encode() + b"\n")
+        await self.process.stdin.send(data)
 
     async def hear(self) -> Json:
         assert self.process.stdout is not None
@@ -143,6 +146,28 @@ async def test_nothing_but_messages_is_on_stdout_and_servers_do_not_read_stdin(
             await pipe.say("tools/call", {"name": "echo", "arguments": arguments}, number)
             answer = await pipe.hear()
             assert answer["result"]["content"][0]["text"] == arguments["text"]
+
+
+async def test_lines_that_are_no_messages_are_answered_one_by_one_and_it_goes_on(
+    tmp_path: Path,
+) -> None:
+    path = config(tmp_path, {"limits": {"max_request_bytes": 1000}})
+    ping = b'{"jsonrpc": "2.0", "id": 1, "method": "ping"}'
+    async with started(path) as pipe:
+        await pipe.hello()
+        for lines, code in [
+            (b"\xff\xfe\n", -32700),
+            (ping + b"\0\n", -32700),
+            (b"\n  \n\r\n[]\n", -32600),
+            (b"x" * 1_000_000 + ping + b"\n", -32600),
+            (b"[" + b" " * 998 + b"]\n", -32600),
+            (ping + b" " * 956 + b"\n", -32600),
+        ]:
+            await pipe.write(lines)
+            assert (await pipe.hear())["error"]["code"] == code
+        await pipe.write(ping[:20])
+        await pipe.write(ping[20:] + b" " * 955 + b"\n")
+        assert (await pipe.hear())["result"] == {}
 
 
 async def test_files_may_be_stdin_and_stdout(tmp_path: Path) -> None:
