@@ -91,7 +91,7 @@ class ServerSocket:
         if text is None:
             await self._websocket.close(UNSUPPORTED, "MCP messages are text frames")
             return None
-        if len(text) > self._max_bytes:
+        if longer(text, self._max_bytes):
             await self._websocket.close(TOO_BIG, f"at most {self._max_bytes} bytes in a message")
             return None
         return str(text)
@@ -106,6 +106,13 @@ class ServerSocket:
 
     def _stay(self) -> None:
         self._idle.deadline = anyio.current_time() + self._idle_seconds
+
+
+def longer(text: str, limit: int) -> bool:
+    """Whether a text has more bytes than this in UTF-8, which is seldom counted to find out."""
+    if text.isascii() or len(text) > limit:
+        return len(text) > limit
+    return len(text) * 4 > limit and len(text.encode()) > limit
 
 
 class ClientSocket:

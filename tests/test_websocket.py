@@ -72,6 +72,38 @@ async def test_a_message_that_is_too_long_closes_with_1009() -> None:
         assert await close_code(connection) == 1009
 
 
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [
+        ("", True),
+        ("x" * 12, True),
+        ("x" * 13, False),
+        ("ä" * 6, True),
+        ("ä" * 6 + "x", False),
+        ("😀" * 3, True),
+        ("😀" * 3 + "x", False),
+    ],
+)
+async def test_the_size_of_a_message_is_that_of_its_bytes(text: str, fits: bool) -> None:
+    async with at(echo(max_bytes=12)) as url, opened(url) as connection:
+        await connection.send(text)
+        if fits:
+            assert await connection.recv() == text
+        else:
+            assert await close_code(connection) == 1009
+
+
+async def test_the_size_of_what_a_server_sends_is_that_of_its_bytes_too() -> None:
+    async with at(echo()) as url:
+        async with connect(url, headers={}, max_bytes=12, open_seconds=5) as socket:
+            messages = socket.messages()
+            await socket.send("äöüäöü")
+            assert await anext(messages) == "äöüäöü"
+            await socket.send("äöüäöüä")
+            with pytest.raises(Closed):
+                await anext(messages)
+
+
 async def test_a_silent_connection_closes_with_1001() -> None:
     async with at(echo(idle_seconds=0.1)) as url, opened(url) as connection:
         assert await close_code(connection) == 1001
