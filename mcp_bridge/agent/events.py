@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mcp_bridge.inference.splice import Piece
+from mcp_bridge.inference.splice import Run
 from mcp_bridge.types import Json
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Started:
 class Delta:
     """Finished `chat.completion.chunk` objects that belong on the wire now, in order."""
 
-    chunks: tuple[Json | Piece, ...]
+    chunks: tuple[Json | Run, ...]
 
 
 @dataclass(frozen=True, slots=True)

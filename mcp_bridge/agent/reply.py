@@ -12,7 +12,7 @@ from typing import Any
 from mcp_bridge.agent.conversation import call_item, rest_of
 from mcp_bridge.inference import fold
 from mcp_bridge.inference.answer import Answer, Fragment, ModelCall, Part
-from mcp_bridge.inference.splice import Piece
+from mcp_bridge.inference.splice import Run
 from mcp_bridge.types import Json
 
 JOIN = "\n\n"
@@ -57,12 +57,12 @@ class Reply:
 
     # While a round streams
 
-    def chunks(self, part: Part) -> tuple[Json | Piece, ...]:
+    def chunks(self, part: Part) -> tuple[Json | Run, ...]:
         """What of this part the caller sees, as finished chunks."""
-        shown: list[Json | Piece] = [
-            chunk if isinstance(chunk, Piece) else self._models(chunk)
+        shown: list[Json | Run] = [
+            chunk if isinstance(chunk, Run) else self._models(chunk)
             for chunk in part.chunks
-            if isinstance(chunk, Piece) or not self._is_over(chunk)
+            if isinstance(chunk, Run) or not self._is_over(chunk)
         ]
         shown += [
             self._call_chunk(fragment)

@@ -33,7 +33,7 @@ from mcp_bridge.api.strangers import server_of
 from mcp_bridge.api.stream import StreamWriter, WholeWriter, Writer
 from mcp_bridge.bridge import Bridge
 from mcp_bridge.errors import BridgeError, RequestError
-from mcp_bridge.inference.splice import Piece
+from mcp_bridge.inference.splice import Run
 from mcp_bridge.policy.access import NOTHING
 from mcp_bridge.policy.origin import check_origin
 from mcp_bridge.tools.catalog import EMPTY_VIEW, View
@@ -52,7 +52,7 @@ TRACE = ("traceparent", "tracestate", "baggage")
 class Shape(Protocol):
     """How an answer looks to the client, whose API may be an older one."""
 
-    def chunks(self, chunks: Iterable[Json | Piece]) -> Iterable[Json | Piece]: ...
+    def chunks(self, chunks: Iterable[Json | Run]) -> Iterable[Json | Run]: ...
 
     def whole(self, completion: Json) -> Json: ...
 
@@ -60,7 +60,7 @@ class Shape(Protocol):
 class ChatShape:
     """Chat completions go out as the loop made them."""
 
-    def chunks(self, chunks: Iterable[Json | Piece]) -> Iterable[Json | Piece]:
+    def chunks(self, chunks: Iterable[Json | Run]) -> Iterable[Json | Run]:
         return chunks
 
     def whole(self, completion: Json) -> Json:

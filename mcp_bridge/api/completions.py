@@ -24,7 +24,7 @@ from mcp_bridge.api.selection import choose
 from mcp_bridge.bridge import Bridge
 from mcp_bridge.errors import RequestError
 from mcp_bridge.exact import encode
-from mcp_bridge.inference.splice import Piece
+from mcp_bridge.inference.splice import Run, each_of
 from mcp_bridge.types import Json
 
 ALONE = ("suffix", "echo", "logprobs", "best_of")
@@ -87,9 +87,8 @@ def prompt_of(body: Json) -> str:
 class TextShape:
     """Answers as legacy completions: only the text is left."""
 
-    def chunks(self, chunks: Iterable[Json | Piece]) -> Iterator[Json]:
-        for chunk in chunks:
-            chunk = chunk.as_chunk() if isinstance(chunk, Piece) else chunk
+    def chunks(self, chunks: Iterable[Json | Run]) -> Iterator[Json]:
+        for chunk in each_of(chunks):
             choices = [text_of(c, c.get("delta") or {}) for c in chunk["choices"]]
             if choices and not any(c["text"] or c["finish_reason"] for c in choices):
                 continue

@@ -6,7 +6,7 @@ not read a turn in which several tools were called.
 
 from collections.abc import Iterable, Iterator
 
-from mcp_bridge.inference.splice import Piece
+from mcp_bridge.inference.splice import Run
 from mcp_bridge.types import Json
 
 
@@ -18,9 +18,9 @@ def speaks_functions(body: Json) -> bool:
 class FunctionsShape:
     """Answers as chat completions with `function_call`, which is one call."""
 
-    def chunks(self, chunks: Iterable[Json | Piece]) -> Iterator[Json | Piece]:
+    def chunks(self, chunks: Iterable[Json | Run]) -> Iterator[Json | Run]:
         for chunk in chunks:
-            yield chunk if isinstance(chunk, Piece) else reshaped(chunk, "delta")
+            yield chunk if isinstance(chunk, Run) else reshaped(chunk, "delta")
 
     def whole(self, completion: Json) -> Json:
         return reshaped(completion, "message")

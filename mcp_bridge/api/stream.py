@@ -14,7 +14,7 @@ from starlette.types import Send
 
 from mcp_bridge.errors import BridgeError
 from mcp_bridge.exact import encode
-from mcp_bridge.inference.splice import Piece
+from mcp_bridge.inference.splice import Run
 from mcp_bridge.types import Json
 
 STREAM_HEADERS = {
@@ -39,11 +39,11 @@ class Writer(Protocol):
 
     async def start(self, headers: Mapping[str, str]) -> None: ...
 
-    async def chunks(self, chunks: Iterable[Json | Piece]) -> None: ...
+    async def chunks(self, chunks: Iterable[Json | Run]) -> None: ...
 
     async def busy(self) -> None: ...
 
-    async def finish(self, whole: Json, last: Iterable[Json | Piece]) -> None: ...
+    async def finish(self, whole: Json, last: Iterable[Json | Run]) -> None: ...
 
     async def fail(self, error: BridgeError) -> None: ...
 
@@ -69,10 +69,10 @@ class StreamWriter:
         await self._send(response_start(200, {**STREAM_HEADERS, **headers}))
         await self._write(b"")
 
-    async def chunks(self, chunks: Iterable[Json | Piece]) -> None:
+    async def chunks(self, chunks: Iterable[Json | Run]) -> None:
         await self.start({})
         self._said_something = True
-        await self._write(b"".join(event(chunk) for chunk in chunks))
+        await self._write(b"".join(map(event, chunks)))
 
     async def busy(self) -> None:
         """A tool is about to run: the client must have had a byte before (L11)."""
@@ -81,7 +81,7 @@ class StreamWriter:
             self._said_something = True
             await self._write(b": tools are running\n\n")
 
-    async def finish(self, whole: Json, last: Iterable[Json | Piece]) -> None:
+    async def finish(self, whole: Json, last: Iterable[Json | Run]) -> None:
         await self.start({})
         await self._write(b"".join(map(event, last)) + b"data: [DONE]\n\n", more=False)
 
@@ -102,7 +102,8 @@ class StreamWriter:
     async def _write(self, data: bytes, *, more: bool = True) -> None:
         self._last = time.monotonic()
         self._busy = True
-        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+        body = in_whole_lines(data)
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
         self._busy = not more
 
 
@@ -117,13 +118,13 @@ class WholeWriter:
     async def start(self, headers: Mapping[str, str]) -> None:
         self._headers.update(headers)
 
-    async def chunks(self, chunks: Iterable[Json | Piece]) -> None:
+    async def chunks(self, chunks: Iterable[Json | Run]) -> None:
         pass  # the whole completion holds them
 
     async def busy(self) -> None:
         pass
 
-    async def finish(self, whole: Json, last: Iterable[Json | Piece]) -> None:
+    async def finish(self, whole: Json, last: Iterable[Json | Run]) -> None:
         self.started = True
         await send_json(self._send, 200, whole, self._headers)
 
@@ -134,13 +135,19 @@ class WholeWriter:
         return math.inf
 
 
-def event(value: Json | Piece) -> bytes:
-    """One event; characters that some clients take for line ends are escaped in its JSON."""
-    data = value.encoded() if isinstance(value, Piece) else encode(value)
-    if b"\xe2\x80" in data or b"\xc2\x85" in data:
+def event(value: Json | Run) -> bytes:
+    """A chunk as an event, or a run of them as events."""
+    if isinstance(value, Run):
+        return value.encoded(b"data: ", b"\n\n")
+    return b"data: %b\n\n" % encode(value)
+
+
+def in_whole_lines(events: bytes) -> bytes:
+    """The same events; what some clients take for line ends is escaped, for it stands in JSON."""
+    if b"\xe2\x80" in events or b"\xc2\x85" in events:
         for character, escaped in LINE_ENDS.items():
-            data = data.replace(character, escaped)
-    return b"data: %b\n\n" % data
+            events = events.replace(character, escaped)
+    return events
 
 
 async def send_json(send: Send, status: int, value: Json, headers: Mapping[str, str]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mcp_bridge.inference.splice import Piece
+from mcp_bridge.inference.splice import Run, each_of
 from mcp_bridge.types import Json
 
 
@@ -38,15 +38,15 @@ class Part:
     Each chunk is a `chat.completion.chunk` as it came (its `id`, `created` and `model` too: the
     loop overwrites them), less what the whole answer tells: `usage`, the role, tool calls and
     finish reasons. Chunks with nothing left to show are not here. They are the receiver's to
-    change. A Piece is a chunk like one before it, which is changed with that one.
+    change. A Run are chunks like one before them, which are changed with that one.
     """
 
-    chunks: tuple[Json | Piece, ...] = ()
+    chunks: tuple[Json | Run, ...] = ()
     fragments: tuple[Fragment, ...] = ()
 
     def read(self) -> tuple[Json, ...]:
         """The chunks as objects, each with its own text."""
-        return tuple(c.as_chunk() if isinstance(c, Piece) else c for c in self.chunks)
+        return tuple(each_of(self.chunks))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,13 @@ as they are and only put together for `Answer.more_choices`. Chunks without choi
 shown, for some clients die of them: their fields go into the envelope. No I/O and no clock here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mcp_bridge.inference.answer import Answer, ModelCall, Part
 from mcp_bridge.inference.calls import Calls, mint_id
 from mcp_bridge.inference.failures import broken, in_band
-from mcp_bridge.inference.splice import ARGUMENTS, Piece, Splicer
+from mcp_bridge.inference.splice import ARGUMENTS, Run, Splicer
 from mcp_bridge.types import Json
 
 FINISH_REASONS = {
@@ -55,7 +55,7 @@ class Fold:
         self._mint = mint
         self._envelope: Json = {}
         self._usage: Json | None = None
-        self._chunks: list[Json | Piece] = []
+        self._chunks: list[Json | Run] = []
         self._splicer = Splicer()
         self._done = False
         self.empty = True
@@ -77,17 +77,21 @@ class Fold:
             if isinstance(choice, dict):
                 self._add_choice(chunk, choice, alone=len(choices) == 1)
 
-    def add_like_before(self, payload: bytes) -> bool:
-        """Take in a chunk unread, if it is like the one before but for its text."""
-        piece = self._splicer.piece(payload)
-        if piece is None:
-            return False
-        if piece.mould.field == ARGUMENTS:
-            self._first.calls.go_on(piece.text)
+    def add_like_before(self, payloads: Sequence[bytes], start: int) -> int:
+        """Take in chunks unread that are like the one before but for their text.
+
+        Returns how many of the payloads from `start` on that were.
+        """
+        run = self._splicer.run(payloads, start)
+        if run is None:
+            return 0
+        if run.mould.field == ARGUMENTS:
+            for text in run.texts:
+                self._first.calls.go_on(text)
         else:
-            self._first.hear(piece.mould.field, piece.text)
-            self._chunks.append(piece)
-        return True
+            self._first.hear(run.mould.field, run.texts)
+            self._chunks.append(run)
+        return len(run.texts)
 
     def learn(self, payload: bytes, chunk: Json) -> None:
         """Note what a chunk that was added looked like, for those that follow."""
@@ -256,9 +260,9 @@ class _Choice:
     def says_something(self) -> bool:
         return bool(self._content or any(self._texts.get("refusal", ())))
 
-    def hear(self, field: str, text: str) -> None:
-        """Take in a text that is passed on as it came."""
-        (self._content if field == "content" else self._texts.setdefault(field, [])).append(text)
+    def hear(self, field: str, texts: list[str]) -> None:
+        """Take in texts that are passed on as they came."""
+        (self._content if field == "content" else self._texts.setdefault(field, [])).extend(texts)
 
     def add(self, choice: Json, said: Json, *, whole: bool = False) -> Json:
         """Take in what a choice says; returns what there is to show of it."""

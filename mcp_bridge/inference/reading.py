@@ -88,9 +88,13 @@ async def _next(pieces: AsyncIterator[bytes], fold: Fold) -> bytes | None:
 
 def _fold(payloads: list[bytes], fold: Fold, server: str) -> InferenceError | None:
     """Take events in; returns what broke the answer off, with all that came before it folded."""
-    for payload in payloads:
-        if fold.add_like_before(payload):
+    at = 0
+    while at < len(payloads):
+        if taken := fold.add_like_before(payloads, at):
+            at += taken
             continue
+        payload = payloads[at]
+        at += 1
         if payload.strip() == DONE:
             fold.done()
             return None

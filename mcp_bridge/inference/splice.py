@@ -11,6 +11,8 @@ piece makes a mould: what fits it goes on with the same call.
 """
 
 import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -34,20 +36,14 @@ class Mould:
     becomes its head) before it passes on the others.
     """
 
-    __slots__ = ("_after", "_around", "_before", "chunk", "field")
+    __slots__ = ("_around", "after", "before", "chunk", "field")
 
     def __init__(self, chunk: Json, field: str, before: bytes, after: bytes) -> None:
         self.chunk = chunk
         self.field = field
-        self._before = before
-        self._after = after
+        self.before = before
+        self.after = after
         self._around: tuple[bytes, bytes] | None = None
-
-    def literal(self, payload: bytes) -> bytes | None:
-        """The text of a payload that fits, as JSON; None: it does not fit."""
-        if payload.startswith(self._before) and payload.endswith(self._after):
-            return payload[len(self._before) : len(payload) - len(self._after)]
-        return None
 
     def with_text(self, text: str) -> Json:
         """The chunk with this text."""
@@ -62,22 +58,33 @@ class Mould:
         return self._around
 
 
-class Piece:
-    """A chunk like another one, with its own text (`literal`: as JSON)."""
+class Run:
+    """Chunks in a row that are like another one, each with its own text (`literals`: as JSON)."""
 
-    __slots__ = ("literal", "mould", "text")
+    __slots__ = ("literals", "mould", "texts")
 
-    def __init__(self, mould: Mould, literal: bytes, text: str) -> None:
+    def __init__(self, mould: Mould, literals: list[bytes], texts: list[str]) -> None:
         self.mould = mould
-        self.literal = literal
-        self.text = text
+        self.literals = literals
+        self.texts = texts
 
-    def encoded(self) -> bytes:
+    def encoded(self, begin: bytes, end: bytes) -> bytes:
+        """All of them as JSON, each between `begin` and `end`."""
         before, after = self.mould.around()
-        return b"".join((before, self.literal, after))
+        first, last = begin + before, after + end
+        return b"".join((first, (last + first).join(self.literals), last))
 
-    def as_chunk(self) -> Json:
-        return self.mould.with_text(self.text)
+    def chunks(self) -> list[Json]:
+        return [self.mould.with_text(text) for text in self.texts]
+
+
+def each_of(chunks: Iterable[Json | Run]) -> Iterator[Json]:
+    """Chunks one by one, as objects."""
+    for chunk in chunks:
+        if isinstance(chunk, Run):
+            yield from chunk.chunks()
+        else:
+            yield chunk
 
 
 class Splicer:
@@ -87,18 +94,28 @@ class Splicer:
         self._mould: Mould | None = None
         self._field: str | None = None
 
-    def piece(self, payload: bytes) -> Piece | None:
-        """The payload as a chunk like the one before; None: it must be read."""
+    def run(self, payloads: Sequence[bytes], start: int) -> Run | None:
+        """The payloads from `start` on that are like the one before; None: it must be read."""
         mould = self._mould
-        if mould is None or (literal := mould.literal(payload)) is None:
+        if mould is None:
             return None
-        try:
-            text = orjson.loads(literal)
-        except orjson.JSONDecodeError:
-            return None
-        if not isinstance(text, str) or not text:
-            return None
-        return Piece(mould, literal, text)
+        before, after = mould.before, mould.after
+        skipped, left = len(before), len(after)
+        literals: list[bytes] = []
+        texts: list[str] = []
+        for payload in islice(payloads, start, None):
+            if not (payload.startswith(before) and payload.endswith(after)):
+                break
+            literal = payload[skipped : len(payload) - left]
+            try:
+                text = orjson.loads(literal)
+            except orjson.JSONDecodeError:
+                break
+            if not isinstance(text, str) or not text:
+                break
+            literals.append(literal)
+            texts.append(text)
+        return Run(mould, literals, texts) if texts else None
 
     def learn(self, payload: bytes, chunk: Json) -> None:
         """A chunk was read and will be shown: the second text in a row makes a mould.

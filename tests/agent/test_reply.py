@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mcp_bridge.agent.reply import Reply, summed
 from mcp_bridge.inference.answer import Answer, ModelCall
 from mcp_bridge.inference.fold import Fold
-from mcp_bridge.inference.splice import Piece
+from mcp_bridge.inference.splice import Run, each_of
 from mcp_bridge.types import Json
 
 THEIRS = frozenset({"theirs", "shell"})
@@ -28,8 +28,8 @@ def call(id: str, name: str, arguments: str, index: int = 0) -> Json:
     return {"index": index, "id": id, "type": "function", "function": function}
 
 
-def objects(chunks: Iterable[Json | Piece]) -> list[Json]:
-    return [chunk.as_chunk() if isinstance(chunk, Piece) else chunk for chunk in chunks]
+def objects(chunks: Iterable[Json | Run]) -> list[Json]:
+    return list(each_of(chunks))
 
 
 def streamed(reply: Reply, rounds: Iterable[Round], *, finish: str = "stop") -> list[Json]:

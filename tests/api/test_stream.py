@@ -6,8 +6,8 @@ from typing import Any
 import anyio
 import pytest
 
-from mcp_bridge.api.stream import StreamWriter, event
-from mcp_bridge.inference.splice import Mould, Piece
+from mcp_bridge.api.stream import StreamWriter, event, in_whole_lines
+from mcp_bridge.inference.splice import Mould, Run
 
 Json = dict[str, Any]
 END = b"data: [DONE]\n\n"
@@ -55,6 +55,7 @@ def test_an_event_is_one_line_for_every_client(character: str, spliced: bool) ->
     text = f"a{character}b\u20ac"
     chunk: Json = {"choices": [{"index": 0, "delta": {"content": text}}]}
     literal = json.dumps(text, ensure_ascii=False).encode()
-    written = event(Piece(Mould(chunk, "content", b"", b""), literal, text) if spliced else chunk)
+    run = Run(Mould(chunk, "content", b"", b""), [literal], [text])
+    written = in_whole_lines(event(run if spliced else chunk))
     [line] = written.decode().rstrip("\n").splitlines()
     assert json.loads(line.removeprefix("data: ")) == chunk

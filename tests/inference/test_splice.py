@@ -23,14 +23,18 @@ def passed_on(payloads: Sequence[bytes], *, spliced: bool, together: bool) -> He
     events: list[bytes] = []
     for _ in range(2):
         fold = Fold("engine")
-        for payload in payloads:
-            if spliced and fold.add_like_before(payload):
-                spared += 1
+        at = 0
+        while at < len(payloads):
+            seen = payloads if together else payloads[: at + 1]
+            if spliced and (taken := fold.add_like_before(seen, at)):
+                spared += taken
+                at += taken
             else:
-                chunk = json.loads(payload)
+                chunk = json.loads(payloads[at])
                 fold.add(chunk)
                 if spliced:
-                    fold.learn(payload, chunk)
+                    fold.learn(payloads[at], chunk)
+                at += 1
             if not together and (part := fold.take()):
                 events += map(event, reply.chunks(part))
         fold.done()
@@ -39,7 +43,8 @@ def passed_on(payloads: Sequence[bytes], *, spliced: bool, together: bool) -> He
             events += map(event, reply.chunks(part))
         answer = fold.answer()
         events += map(event, reply.take(answer))
-    return [json.loads(e.removeprefix(b"data: ")) for e in events], answer, spared
+    said = b"".join(events).split(b"\n\n")[:-1]
+    return [json.loads(e.removeprefix(b"data: ")) for e in said], answer, spared
 
 
 def same(payloads: Sequence[bytes]) -> int:
@@ -134,10 +139,11 @@ def test_an_empty_or_broken_text_is_left_to_be_read() -> None:
         read = json.loads(chunk(text))
         fold.add(read)
         fold.learn(chunk(text), read)
-    assert fold.add_like_before(chunk("c"))
-    assert not fold.add_like_before(chunk("X").replace(b'"X"', b"7"))
-    assert not fold.add_like_before(chunk("X").replace(b'"X"', b'"a","role":"b"'))
-    assert not fold.add_like_before(chunk("X").replace(b'"X"', b'"\xff"'))
+    assert fold.add_like_before([chunk("c")], 0) == 1
+    assert fold.add_like_before([chunk("c"), chunk("d"), chunk("")], 1) == 1
+    assert fold.add_like_before([chunk("X").replace(b'"X"', b"7")], 0) == 0
+    assert fold.add_like_before([chunk("X").replace(b'"X"', b'"a","role":"b"')], 0) == 0
+    assert fold.add_like_before([chunk("X").replace(b'"X"', b'"\xff"')], 0) == 0
 
 
 PARTS = st.fixed_dictionaries(
