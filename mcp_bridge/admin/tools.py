@@ -1,5 +1,6 @@
 """REST for tools: list them, and call one."""
 
+import time
 import uuid
 
 import orjson
@@ -69,12 +70,12 @@ def checked(body: Json, schema: Json) -> Json:
 
 
 def tool_call(visitor: Visitor, entry: Entry, arguments: Json) -> ToolCall:
+    deadline = time.monotonic() + visitor.settings.limits.max_seconds
     return ToolCall(
         caller=visitor.caller,
         entry=entry,
         arguments=arguments,
         id=f"call_{uuid.uuid4().hex}",
         door="rest",
-        context=CallContext(caller=visitor.caller, meta=visitor.trace),
-        seconds=visitor.settings.limits.max_seconds,
+        context=CallContext(caller=visitor.caller, deadline=deadline, meta=visitor.trace),
     )
