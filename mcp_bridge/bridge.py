@@ -263,6 +263,11 @@ class Bridge:
         for kind in ("tools", "prompts", "resources", "state"):
             self._changed(kind)
 
+    def stop(self) -> None:
+        """Begin to stop all MCP servers; leaving `open_bridge` waits for their end."""
+        for scope in self._scopes.values():
+            scope.cancel()
+
     def _drop(self, connection: Connection) -> None:
         if connection in self._scopes:
             self._tasks.start_soon(self._drain, connection)

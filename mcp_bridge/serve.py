@@ -22,7 +22,8 @@ from mcp_bridge.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 1.5
-"""How long answers that are under way may take to end; the rest of 3 seconds is for MCP servers."""
+"""How long answers that are under way may take to end; the rest of 3 seconds is for what does not,
+and for MCP servers, side by side."""
 
 CLOSING_SECONDS = 0.3
 """How much of that is for telling MCP clients that theirs will not come."""
@@ -184,6 +185,7 @@ class _Server(uvicorn.Server):
             await self._app.state.mcp_door.drain(GRACE_SECONDS - CLOSING_SECONDS)
             while self.server_state.tasks and not self.force_exit:  # noqa: ASYNC110  # as uvicorn's
                 await anyio.sleep(POLL_SECONDS)
+        self._app.state.bridge.stop()  # they end while the rest of the connections does
         if self.server_state.tasks:
             self._hang_up()
         await super().shutdown(sockets)

@@ -484,18 +484,13 @@ def test_standard_output_belongs_to_the_protocol_whatever_is_logged(configure: C
         },
     }
     command = [sys.executable, "-m", "mcp_bridge", "stdio", "--config", path]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdin and process.stdout and process.stderr
-        process.stdin.write(json.dumps(initialize) + "\n")
-        process.stdin.flush()
-        answered = json.loads(process.stdout.readline())
-        rest, logged = process.communicate(timeout=30)
-    assert answered["result"]["serverInfo"]
-    assert all(json.loads(line)["jsonrpc"] for line in rest.splitlines())
-    assert process.returncode == 0
-    assert "WARNING cli: configuration: " in logged
+    asked = json.dumps(initialize) + "\n"
+    done = subprocess.run(command, input=asked, capture_output=True, text=True, timeout=60)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert answers[0]["result"]["serverInfo"]
+    assert all(answer["jsonrpc"] for answer in answers)
+    assert done.returncode == 0
+    assert "WARNING cli: configuration: " in done.stderr
 
 
 # Doctor

@@ -40,9 +40,12 @@ DOCKER_INHERITED = (
     "DOCKER_TLS_VERIFY",
     "XDG_RUNTIME_DIR",
 )
-GRACE_SECONDS = 0.6
+GRACE_SECONDS = 0.5
 """How long a server may take to end after stdin is closed, and again after SIGTERM: both are part
 of the 3 seconds in which the bridge ends."""
+
+LOOK_SECONDS = 0.05
+"""How often it is looked whether those that a server has started are gone too."""
 
 LAST_WORDS_SECONDS = 0.25
 """How long the rest of its output is awaited once a server has exited or closed its stdout."""
@@ -328,12 +331,10 @@ class Child(asyncio.SubprocessProtocol):
         self._ended = True
         if self._stdin is not None:
             self._stdin.close()
-        if not await self._gone_within(GRACE_SECONDS):
-            self._signal(signal.SIGTERM)
-            if not await self._gone_within(GRACE_SECONDS):
-                logger.warning("%s: does not end, and is killed", self.name)
+        if not self._exited.is_set():  # what a server leaves behind that has died ends at once
+            await self._ask_to_end()
         self._signal(signal.SIGKILL)
-        if not await self._gone_within(GRACE_SECONDS):
+        if not await self._exits_within(GRACE_SECONDS):
             logger.error("%s: process %d cannot be killed", self.name, self.pid)
         if self._watchdog is not None:
             self._watchdog.stop()
@@ -342,7 +343,26 @@ class Child(asyncio.SubprocessProtocol):
         with suppress(PermissionError, ProcessLookupError):
             self._transport.close()
 
+    async def _ask_to_end(self) -> None:
+        if await self._gone_within(GRACE_SECONDS):
+            return
+        self._signal(signal.SIGTERM)
+        if not await self._gone_within(GRACE_SECONDS):
+            logger.warning("%s: does not end, and is killed", self.name)
+
     async def _gone_within(self, seconds: float) -> bool:
+        """Whether it ends in that time, with all that it has started.
+
+        A wrapper such as `npx` may end at a signal before the server that it has started.
+        """
+        with anyio.move_on_after(seconds):
+            await self._exited.wait()
+            while has_members(self.pid):  # noqa: ASYNC110  # nobody tells us of their end
+                await anyio.sleep(LOOK_SECONDS)
+            return True
+        return False
+
+    async def _exits_within(self, seconds: float) -> bool:
         with anyio.move_on_after(seconds):
             await self._exited.wait()
         return self._exited.is_set()
@@ -351,6 +371,28 @@ class Child(asyncio.SubprocessProtocol):
         # The group outlives its leader as long as a grandchild runs.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
+
+
+def has_members(group: int) -> bool:
+    """Whether a process of the group still runs, as far as the system tells.
+
+    Zombies do not, but count for `killpg`, and not every container has an init that collects them.
+    """
+    try:
+        os.killpg(group, 0)
+        pids = [name for name in os.listdir("/proc") if name.isdecimal()]
+    except OSError:
+        return False
+    return any(_runs_in(group, pid) for pid in pids)
+
+
+def _runs_in(group: int, pid: str) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            state, _, its_group, *_ = file.read().rpartition(b") ")[2].split()
+    except OSError:  # it has ended meanwhile
+        return False
+    return int(its_group) == group and state not in (b"Z", b"X")
 
 
 def _signal_name(number: int) -> str:

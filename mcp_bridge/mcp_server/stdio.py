@@ -24,7 +24,7 @@ from mcp_bridge.websocket import Closed
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 CHUNK_BYTES = 65_536
-LAST_SECONDS = 2.0
+LAST_SECONDS = 1.5
 """How long answers may still be written once the client has closed stdin."""
 
 

@@ -16,6 +16,7 @@ from mcp_bridge.demo.finder import Candidate
 from mcp_bridge.demo.run import data_folder, run_demo
 from tests.fakes import ScriptedInference, answer
 from tests.mcp_client.running import children, dead
+from tests.processes import started
 
 TOOLS = [
     ("c1", "current_time", '{"timezone": "Asia/Tokyo"}'),
@@ -83,7 +84,7 @@ async def test_it_stays_up_for_clients_until_a_signal_and_leaves_no_child(
         env = {"OPENAI_BASE_URL": llm.base_url, "XDG_DATA_HOME": str(tmp_path)}
         command = (sys.executable, "-m", "mcp_bridge", "demo", "--port", "0")
         with anyio.fail_after(60):
-            async with await anyio.open_process(command, env=os.environ | env) as demo:
+            async with started(command, env=os.environ | env) as demo:
                 out = await read_until(demo, "Ctrl-C ends the demo.")
                 made = children_of(demo.pid)
                 [url] = re.findall(r"base URL   (\S+)", out)

@@ -12,11 +12,14 @@ import anyio
 import pytest
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from mcp_bridge.config.settings import McpServer
+from mcp_bridge.bridge import open_bridge
+from mcp_bridge.config.settings import McpServer, Settings
 from mcp_bridge.errors import OutcomeUnknown, SourceRefused, SourceTimeout, SourceUnavailable
 from mcp_bridge.mcp_client.stdio import Child, Lines, command_for, inherited
 from mcp_bridge.tools.source import CallContext
+from mcp_bridge.types import Json
 from tests.mcp_client.running import (
+    PATIENCE,
     SCRIPTED,
     alive,
     children,
@@ -27,6 +30,7 @@ from tests.mcp_client.running import (
     scripted,
     text,
 )
+from tests.processes import started
 
 
 async def test_a_child_gets_a_minimal_environment_and_its_working_directory(
@@ -178,6 +182,79 @@ async def test_the_grandchildren_of_a_server_that_crashed_are_killed(tmp_path: P
         await dead(grandchild)
 
 
+ENDING = """
+import json, pathlib, signal, subprocess, sys, time
+
+kind, folder = sys.argv[1], pathlib.Path(sys.argv[2])
+info = {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": "x"}}
+
+def serve():
+    for line in sys.stdin:
+        asked = json.loads(line)
+        if "id" in asked:
+            hello = asked["method"] == "initialize"
+            said = {"result": info} if hello else {"error": {"code": -32601, "message": "no"}}
+            print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], **said}), flush=True)
+
+def end(*_):
+    time.sleep(0.1)  # so long, but no longer
+    (folder / "ended").touch()
+    sys.exit()
+
+match kind:
+    case "wrapper":  # like npx: it ends at a signal without waiting for the server
+        server = subprocess.Popen([*sys.orig_argv[:3], "slow", folder])
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+        server.wait()
+    case "slow":
+        signal.signal(signal.SIGTERM, end)
+        serve()
+        signal.pause()
+    case "together":  # it ends when all others have been told to end too
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        serve()
+        (folder / f"told {sys.argv[3]}").touch()
+        while len(list(folder.glob("told *"))) < 4:
+            time.sleep(0.01)
+        (folder / f"ended {sys.argv[3]}").touch()
+"""
+"""Servers without anything, which end in their own ways."""
+
+
+def ending(*arguments: str) -> Json:
+    args = ["-c", ENDING, *arguments]
+    return {"command": sys.executable, "args": args, "protocol": "legacy"}
+
+
+async def test_a_server_behind_a_wrapper_that_ends_before_it_has_its_time_to_end(
+    tmp_path: Path,
+) -> None:
+    settings = McpServer.model_validate(ending("wrapper", str(tmp_path)))
+    async with running(settings) as watch:
+        assert watch.connection.state == "connected"
+    assert os.listdir(tmp_path) == ["ended"]
+
+
+async def test_servers_are_ended_side_by_side(tmp_path: Path) -> None:
+    servers = {str(number): ending("together", str(tmp_path), str(number)) for number in range(4)}
+    async with open_bridge(Settings.model_validate({"mcp_servers": servers})) as bridge:
+        assert await bridge.settled(PATIENCE)
+    assert {f"ended {number}" for number in range(4)} <= set(os.listdir(tmp_path))
+
+
+async def test_servers_can_be_ended_while_the_bridge_still_ends_other_things(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "log"
+    server = scripted("stubborn", "grandchild", log=log)
+    async with open_bridge(Settings(mcp_servers={"x": server})) as bridge:
+        await bridge.settled(PATIENCE)
+        pid = (await logged(log, lambda e: "pid" in e))["pid"]
+        grandchild = (await logged(log, lambda e: "grandchild" in e))["grandchild"]
+        bridge.stop()
+        await dead(pid, grandchild)
+
+
 BRIDGE = """
 import anyio, sys
 from mcp_bridge.mcp_client.connection import Connection
@@ -201,10 +278,8 @@ anyio.run(main)
 
 async def test_children_and_grandchildren_die_when_the_bridge_is_killed(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    bridge = await anyio.open_process(
-        [sys.executable, "-c", BRIDGE, SCRIPTED, str(log)], stderr=subprocess.DEVNULL
-    )
-    async with bridge:
+    command = [sys.executable, "-c", BRIDGE, SCRIPTED, str(log)]
+    async with started(command, stderr=subprocess.DEVNULL) as bridge:
         assert bridge.stdout is not None
         with anyio.fail_after(30):
             said = BufferedByteReceiveStream(bridge.stdout)

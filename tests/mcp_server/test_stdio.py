@@ -18,6 +18,7 @@ from mcp.client import Client
 from mcp.client.stdio import stdio_client
 
 from mcp_bridge.types import Json
+from tests import processes
 from tests.conformance.everything import Witness, everything_app
 from tests.mcp_client.running import SCRIPTED
 from tests.mcp_server.box import Box, running, text, tool
@@ -76,12 +77,8 @@ class Pipe:
 @asynccontextmanager
 async def started(path: str, **options: Any) -> AsyncGenerator[Pipe]:
     options = {"stdin": PIPE, "stdout": PIPE, "stderr": DEVNULL, **options}
-    async with await anyio.open_process([*COMMAND, path], **options) as process:
-        try:
-            yield Pipe(process)
-        finally:
-            if process.returncode is None:
-                process.kill()
+    async with processes.started([*COMMAND, path], **options) as process:
+        yield Pipe(process)
 
 
 async def test_a_client_that_can_only_start_a_command_sees_every_server(tmp_path: Path) -> None:
