@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 import anyio
@@ -28,7 +28,7 @@ from mcp_bridge.config.load import Loaded
 from mcp_bridge.config.watch import Watcher
 from mcp_bridge.errors import BridgeError, ConfigError, RequestError
 from mcp_bridge.mcp_server.door import mcp_door
-from mcp_bridge.mcp_server.routes import mcp_routes
+from mcp_bridge.mcp_server.routes import StreamableEntrance, mcp_routes
 from mcp_bridge.middleware import CleanPaths, Cors, RequestLog, Straight
 from mcp_bridge.telemetry.metrics import Measured, Metrics
 
@@ -47,15 +47,15 @@ def create_app(loaded: Loaded, reload: Reload | None = None) -> FastAPI:
     app.state.loaded = loaded
     app.state.reload = reload
     app.state.metrics = metrics = Metrics()
-    doors = openai_routes()
-    app.router.routes += doors
+    openai, mcp = openai_routes(), mcp_routes(lambda scope: scope["app"].state.mcp_door)
+    app.router.routes += openai
     app.router.routes.append(Mount("/t/{toolset}", routes=openai_routes()))
-    app.router.routes += mcp_routes(lambda scope: scope["app"].state.mcp_door)
+    app.router.routes += mcp
     app.include_router(admin_router(metrics))
     app.router.routes.append(Route("/", RedirectResponse("/docs"), methods=["GET"]))
     for kind, handler in ERROR_ANSWERS.items():
         app.add_exception_handler(kind, handler)
-    app.stand_behind(front(app, metrics, doors))
+    app.stand_behind(front(app, metrics, straight_ways([*openai, *mcp])))
     return app
 
 
@@ -75,18 +75,23 @@ class Application(FastAPI):
         await self._front(scope, receive, send)
 
 
-def front(app: Application, metrics: Metrics, doors: list[BaseRoute]) -> ASGIApp:
+def front(app: Application, metrics: Metrics, straight: Sequence[Route]) -> ASGIApp:
     """Every request from the outside in: counted, logged, cleaned, and let through."""
-    straight = {
-        route.path: route.app
-        for route in doors
-        if isinstance(route, Route) and route.path == "/v1/chat/completions"
-    }
     inner: ASGIApp = Straight(app.behind, straight, error_answer)
     inner = Cors(inner, app)
     inner = CleanPaths(inner)
     inner = RequestLog(inner, app, error_answer(BUG))
     return Measured(inner, metrics)
+
+
+def straight_ways(routes: Iterable[BaseRoute]) -> list[Route]:
+    """The routes that many requests take, or that hold streams open for long."""
+    return [
+        route
+        for route in routes
+        if isinstance(route, Route)
+        and (route.path == "/v1/chat/completions" or isinstance(route.endpoint, StreamableEntrance))
+    ]
 
 
 def openai_routes() -> list[BaseRoute]:

@@ -1,19 +1,20 @@
 """What happens to every HTTP request, whichever door it is for. Pure ASGI: nothing is buffered.
 
-It stands in front of FastAPI and not inside of it, so that chat requests need not pass through a
-framework that has no part in them (`Straight`): that was a fifth of their cost.
+It stands in front of FastAPI and not inside of it, so that chat and MCP requests need not pass
+through a framework that has no part in them (`Straight`): that was a fifth of their cost.
 """
 
 import logging
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 
 from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_bridge.config.settings import Cors as CorsSettings
@@ -135,26 +136,38 @@ class Cors:
 
 
 class Straight:
-    """Leads POSTs of some paths straight to their endpoint, past the framework's own layers."""
+    """Leads requests for some routes straight to their endpoints, past the framework's layers."""
 
     def __init__(
         self,
         app: ASGIApp,
-        endpoints: Mapping[str, ASGIApp],
+        routes: Sequence[Route],
         refused: Callable[[BridgeError], ASGIApp],
     ) -> None:
         self._app = app
-        self._endpoints = endpoints
+        self._by_path = {route.path: route for route in routes if "{" not in route.path}
+        self._by_pattern = [route for route in routes if "{" in route.path]
         self._refused = refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        known = scope["type"] == "http" and scope["method"] == "POST"
-        endpoint = self._endpoints.get(scope["path"]) if known else None
-        if endpoint is None:
+        route = self._find(scope) if scope["type"] == "http" else None
+        if route is None:
             await self._app(scope, receive, send)
             return
-        scope["endpoint"] = endpoint
+        scope["endpoint"] = route.endpoint
         try:
-            await endpoint(scope, receive, send)
+            await route.app(scope, receive, send)
         except BridgeError as exc:  # the endpoint has sent nothing then
             await self._refused(exc)(scope, receive, send)
+
+    def _find(self, scope: Scope) -> Route | None:
+        """The route of a request. One with another method is the framework's to refuse."""
+        route = self._by_path.get(scope["path"])
+        if route is not None:
+            return route if not route.methods or scope["method"] in route.methods else None
+        for route in self._by_pattern:
+            match, found = route.matches(scope)
+            if match is Match.FULL:
+                scope.update(found)
+                return route
+        return None

@@ -32,6 +32,7 @@ LIST_CHANGED = {
 }
 UPDATED = "notifications/resources/updated"
 ELICITED = "notifications/elicitation/complete"
+TASK = "notifications/tasks/status"
 
 Tell = Callable[[str, Json], None]
 Key = tuple[str, str]
@@ -47,6 +48,7 @@ class Guest:
     offer: Offer
     watched: dict[Key, str] = field(default_factory=dict)
     elicitations: set[str] = field(default_factory=set)
+    tasks: set[tuple[str, str]] = field(default_factory=set)
 
 
 class Changes:
@@ -169,6 +171,10 @@ class Changes:
             done = params.get("elicitationId")
             for guest in [g for g in self.guests if done in g.elicitations]:
                 guest.elicitations.discard(str(done))
+                guest.tell(method, params)
+        elif method == TASK:
+            task = (server, str(params.get("taskId")))
+            for guest in [g for g in self.guests if task in g.tasks]:
                 guest.tell(method, params)
 
     def _updated(self, server: str, uri: str, params: Json) -> None:

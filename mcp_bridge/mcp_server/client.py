@@ -7,14 +7,12 @@ answer (parked.py).
 
 import uuid
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Protocol
 
 import anyio
 import anyio.abc
-from mcp.server.connection import Connection as ClientConnection
-from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
     CLIENT_CAPABILITIES_META_KEY,
@@ -23,19 +21,16 @@ from mcp_types import (
     INVALID_PARAMS,
     LOG_LEVEL_META_KEY,
     PROTOCOL_VERSION_META_KEY,
-    ErrorData,
 )
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from mcp_bridge.errors import BridgeError, SourceRefused
-from mcp_bridge.mcp_server.visit import VISIT
+from mcp_bridge.mcp_client.jsonrpc import Id
+from mcp_bridge.mcp_server.session import Send, Session
+from mcp_bridge.mcp_server.visit import Visit
 from mcp_bridge.types import Json
 
-Context = ServerRequestContext[Any, Any]
-Send = Callable[[str, Json], Awaitable[None]]
-
 LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
-DEFAULT_LEVEL = "info"
 WAITING_NOTES = 1000
 """Notes that may wait for a client that reads slowly; then the oldest are dropped."""
 
@@ -50,20 +45,59 @@ ENVELOPE = frozenset(
 """What a request's `_meta` says to us. The rest of it is for the server behind."""
 
 
+class Channel(Protocol):
+    """The way to a client while one of its requests runs; the SDK's contexts are such ways too."""
+
+    @property
+    def can_send_request(self) -> bool:
+        """Whether it can be asked."""
+        ...
+
+    async def notify(self, method: str, params: Json) -> None:
+        """Tell it something that belongs to its request."""
+        ...
+
+    async def send_raw_request(self, method: str, params: Json) -> Json:
+        """Ask it something that belongs to its request, and wait for the answer.
+
+        Raises:
+            MCPError: it answered with an error, or has left.
+        """
+        ...
+
+
 class Client:
     """The client that sent a request."""
 
-    def __init__(self, context: Context) -> None:
-        # mcp 2.3 offers no public way to these two, which are all that raw JSON needs.
-        self._channel = context.session._request_outbound
-        self.connection: ClientConnection = context.session._connection
-        params = context.params or {}
+    def __init__(
+        self,
+        visit: Visit,
+        session: Session,
+        channel: Channel,
+        protocol_version: str,
+        request_id: Id | None,
+        params: Json,
+    ) -> None:
         meta = params.get("_meta")
-        self._meta: Json = dict(meta) if isinstance(meta, dict) else {}
-        self.request_id = context.request_id
-        self.protocol_version = context.protocol_version
-        self.modern = context.protocol_version in MODERN_PROTOCOL_VERSIONS
-        self.visit = VISIT.get()
+        self._meta: Json = meta if isinstance(meta, dict) else {}
+        self._channel = channel
+        self.visit = visit
+        self.session = session
+        self.request_id = request_id
+        self.protocol_version = protocol_version
+        self.modern = protocol_version in MODERN_PROTOCOL_VERSIONS
+        self.scope = anyio.CancelScope()
+        self._stopped: MCPError | None = None
+
+    def stop(self, reason: MCPError) -> None:
+        """Answer its request now, with this error."""
+        self._stopped = reason
+        self.scope.cancel()
+
+    @property
+    def why_stopped(self) -> MCPError:
+        """The error that the request ends with once its scope has been cancelled."""
+        return self._stopped or MCPError(CONNECTION_CLOSED, "the bridge is stopping")
 
     @property
     def can_be_asked(self) -> bool:
@@ -73,19 +107,18 @@ class Client:
     @property
     def capabilities(self) -> Json:
         """What it has declared, as it was sent."""
-        declared = self._meta.get(CLIENT_CAPABILITIES_META_KEY)
         if not self.modern:
-            declared = self.connection.state.get("capabilities")
+            return self.session.capabilities
+        declared = self._meta.get(CLIENT_CAPABILITIES_META_KEY)
         return declared if isinstance(declared, dict) else {}
 
     @property
     def log_level(self) -> str | None:
         """The least important log messages that it wants; None: no messages."""
-        if self.modern:
-            wanted = self._meta.get(LOG_LEVEL_META_KEY)
-            return wanted if wanted in LEVELS else None
-        level: str = self.connection.state.get("log_level", DEFAULT_LEVEL)
-        return level
+        if not self.modern:
+            return self.session.log_level
+        wanted = self._meta.get(LOG_LEVEL_META_KEY)
+        return wanted if wanted in LEVELS else None
 
     @property
     def progress_token(self) -> str | int | None:
@@ -96,8 +129,8 @@ class Client:
     def meta(self) -> Json:
         """The `_meta` for the server behind."""
         meta = {key: value for key, value in self._meta.items() if key not in ENVELOPE}
-        if self.log_level is not None:
-            meta[LOG_LEVEL_META_KEY] = self.log_level
+        if (level := self.log_level) is not None:
+            meta[LOG_LEVEL_META_KEY] = level
         return meta
 
     async def notify(self, method: str, params: Json) -> None:
@@ -110,29 +143,11 @@ class Client:
         Raises:
             SourceRefused: the client answered with an error, or has left.
         """
-        left = ErrorData(code=CONNECTION_CLOSED, message="the client has left")
-        outcome: Json | ErrorData = left
-        async with anyio.create_task_group() as tasks:
-            if self.visit.left is not None:
-                tasks.start_soon(_stop_when, self.visit.left, tasks.cancel_scope)
-            try:
-                outcome = await self._channel.send_raw_request(method, params)
-            except MCPError as exc:
-                outcome = exc.error
-            tasks.cancel_scope.cancel()
-        if isinstance(outcome, ErrorData):
-            code, message, data = outcome.code, outcome.message, outcome.data
-            raise SourceRefused("the client", message, rpc_code=code, data=data)
-        return outcome
-
-    def expects(self, elicitation: str) -> None:
-        """It will be told when what it was sent to a URL for is complete."""
-        self.connection.state.setdefault("elicitations", set()).add(elicitation)
-
-
-async def _stop_when(event: anyio.Event, scope: anyio.CancelScope) -> None:
-    await event.wait()
-    scope.cancel()
+        try:
+            return await self._channel.send_raw_request(method, params)
+        except MCPError as exc:
+            code, message, data = exc.error.code, exc.error.message, exc.error.data
+            raise SourceRefused("the client", message, rpc_code=code, data=data) from exc
 
 
 class Outbox:
@@ -143,8 +158,8 @@ class Outbox:
         self._tasks = tasks
         self._notes: deque[tuple[str, Json]] = deque(maxlen=WAITING_NOTES)
         self._sending = False
-        self._sent = anyio.Event()
-        self._scope = anyio.CancelScope()
+        self._sent: anyio.Event | None = None
+        self._scope: anyio.CancelScope | None = None
 
     def put(self, method: str, params: Json) -> None:
         self._notes.append((method, params))
@@ -152,29 +167,33 @@ class Outbox:
 
     def _start(self) -> None:
         if self._notes and self._send is not None and not self._sending:
-            self._sending, self._sent = True, anyio.Event()
-            self._tasks.start_soon(self._send_all)
+            self._sending = True
+            self._scope = anyio.CancelScope()
+            self._tasks.start_soon(self._send_all, self._scope)
 
-    async def _send_all(self) -> None:
+    async def _send_all(self, scope: anyio.CancelScope) -> None:
         try:
-            with self._scope:
+            with scope:
                 while self._notes and self._send is not None:
                     method, params = self._notes.popleft()
                     await self._send(method, params)
         finally:
             self._sending = False
-            self._sent.set()
+            if self._sent is not None:
+                self._sent.set()
 
     async def flush(self) -> None:
         """Return when everything has been sent."""
         while self._sending:
+            self._sent = anyio.Event()
             await self._sent.wait()
 
     def close(self) -> None:
         """Nobody listens any more."""
         self._send = None
         self._notes.clear()
-        self._scope.cancel()
+        if self._scope is not None:
+            self._scope.cancel()
 
 
 class CallOutbox(Outbox):
@@ -272,7 +291,7 @@ class Asking:
         params = without_token(params)
         if params.get("mode") == "url":  # the new era has no such id, the old one requires it
             params.setdefault("elicitationId", str(uuid.uuid4()))
-            self._client.expects(params["elicitationId"])
+            self._client.session.elicitations.add(params["elicitationId"])
         return await self._client.ask(method, params)
 
 

@@ -6,21 +6,16 @@ from contextlib import asynccontextmanager, contextmanager
 
 import anyio
 import anyio.abc
-import orjson
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp.server.sse import SseServerTransport
-from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
-from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-from mcp.server.transport_security import RequestBodyLimitMiddleware
-from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
-from mcp_types.version import MODERN_PROTOCOL_VERSIONS
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from mcp_bridge.bridge import Bridge
 from mcp_bridge.mcp_server.facade import Facade
+from mcp_bridge.mcp_server.hosts import Hosts
+from mcp_bridge.mcp_server.streamable import Streamable
 from mcp_bridge.mcp_server.streams import serve_socket
 from mcp_bridge.mcp_server.visit import VISIT, Visit
 from mcp_bridge.websocket import ServerSocket
@@ -36,25 +31,15 @@ IDLE_SECONDS = 1800.0
 class Door:
     """What the routes lead to. Made by `mcp_door`."""
 
-    def __init__(self, bridge: Bridge, facade: Facade) -> None:
+    def __init__(self, bridge: Bridge, facade: Facade, tasks: anyio.abc.TaskGroup) -> None:
         limit = bridge.settings.limits.max_request_bytes
         self.bridge = bridge
         self.facade = facade
+        self.hosts = Hosts()
+        self.streamable = Streamable(facade, tasks, limit, IDLE_SECONDS)
         self._max_bytes = limit
-        self._sessions = StreamableHTTPSessionManager(
-            facade.server, max_request_body_size=limit, session_idle_timeout=IDLE_SECONDS
-        )
-        self._single = StreamableHTTPSessionManager(
-            facade.server, stateless=True, max_request_body_size=limit
-        )
-        self._streamable = RequestBodyLimitMiddleware(self._pick, limit)
         self._sse = SseServerTransport(SSE_MESSAGES, max_request_body_size=limit)
         self._open: set[anyio.CancelScope] = set()
-
-    @asynccontextmanager
-    async def running(self) -> AsyncGenerator[None]:
-        async with self._sessions.run(), self._single.run():
-            yield
 
     async def drain(self, seconds: float) -> None:
         """Let requests that are under way end within so many seconds, then close."""
@@ -67,6 +52,7 @@ class Door:
         """End everything that is open."""
         await self.facade.stop()
         await anyio.sleep(LAST_SECONDS)  # what has been answered just now is on its way
+        self.streamable.sessions.close()
         for scope in self._open:
             scope.cancel()
 
@@ -78,28 +64,6 @@ class Door:
                 yield scope
             finally:
                 self._open.discard(scope)
-
-    async def streamable(self, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:
-        """Streamable HTTP in both eras. A client of the old era may also go without a session."""
-        try:
-            await self._answer(visit, self._streamable, scope, receive, send)
-        finally:
-            if visit.left is not None:
-                visit.left.set()
-
-    async def _pick(self, scope: Scope, receive: Receive, send: Send) -> None:
-        message = await receive()  # the whole body: _streamable has collected it
-        handed_on = False
-
-        async def again() -> Message:
-            nonlocal handed_on
-            if handed_on:
-                return await receive()
-            handed_on = True
-            return message
-
-        alone = is_sessionless(scope, message.get("body", b""))
-        await (self._single if alone else self._sessions).handle_request(scope, again, send)
 
     async def sse(self, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:
         """The stream of the SSE transport."""
@@ -172,33 +136,16 @@ def user_of(visit: Visit) -> AuthenticatedUser:
     )
 
 
-def is_sessionless(scope: Scope, body: bytes) -> bool:
-    """Whether a request of the old era wants no session: it has none and does not begin one."""
-    headers = Headers(scope=scope)
-    if scope["method"] != "POST" or MCP_SESSION_ID_HEADER in headers:
-        return False
-    if headers.get(MCP_PROTOCOL_VERSION_HEADER) in MODERN_PROTOCOL_VERSIONS:
-        return False
-    if b'"initialize"' not in body:
-        return True
-    try:
-        message = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return True
-    return not isinstance(message, dict) or message.get("method") != "initialize"
-
-
 @asynccontextmanager
 async def mcp_door(bridge: Bridge) -> AsyncGenerator[Door]:
     """The door of a bridge, open. Leaving ends every session."""
     async with anyio.create_task_group() as tasks:
         facade = Facade(bridge, tasks)
         await facade.start()
-        door = Door(bridge, facade)
-        async with door.running():
-            try:
-                yield door
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await door.close()
+        door = Door(bridge, facade, tasks)
+        try:
+            yield door
+        finally:
+            with anyio.CancelScope(shield=True):
+                await door.close()
         tasks.cancel_scope.cancel()

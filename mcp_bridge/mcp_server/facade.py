@@ -1,17 +1,19 @@
 """All servers as one MCP server.
 
-Theory of operation. The SDK's `Server` does the protocol: transports, sessions, ids, cancellation,
-both eras. What it would do with typed models we do with raw JSON instead, in its one middleware:
-nothing that a server behind us says is parsed, so nothing that we do not know is lost, and results
-and errors arrive as they were sent.
+Theory of operation. Whichever way a message came, its transport makes it a `Client` (who asks, and
+how to reach them meanwhile), a method and params, and takes back a result or an exception. Nothing
+that a server behind us says is parsed, so nothing that we do not know is lost, and results and
+errors arrive as they were sent.
 
-    a request → who asks (VISIT) → what that visit is offered (visit.py) → which server has it
+    a request → who asks → what that visit is offered (visit.py) → which server has it
               → the runner or the connection → its raw result, with what the client's era requires
 
 While a request runs its client is told of progress and log messages, and asked what the server
 wants to know (client.py): in the old era through its back channel, in the new one by handing out
 the question (parked.py). A server of the new era does that by itself, and its questions and state
 pass through untouched. What changes behind us is told to those whom it concerns (changes.py).
+
+The transports: streamable.py for streamable HTTP, and sdk.py for connections that stay.
 """
 
 import logging
@@ -26,20 +28,15 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 from mcp.server import Server
-from mcp.server.connection import Connection as ClientConnection
-from mcp.server.context import CallNext, HandlerResult
 from mcp.shared.exceptions import MCPError
-from mcp_types import (
-    CONNECTION_CLOSED,
-    INTERNAL_ERROR,
-    INVALID_PARAMS,
-    METHOD_NOT_FOUND,
-    SERVER_INFO_META_KEY,
-)
+from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, SERVER_INFO_META_KEY
 from mcp_types.methods import CACHEABLE_METHODS, SPEC_CLIENT_METHODS, validate_client_request
-from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from mcp_types.version import (
+    HANDSHAKE_PROTOCOL_VERSIONS,
+    LATEST_HANDSHAKE_VERSION,
+    MODERN_PROTOCOL_VERSIONS,
+)
 
-from mcp_bridge.agent.sampling import Answerers
 from mcp_bridge.bridge import Bridge
 from mcp_bridge.errors import BridgeError, RequestError, SourceError, SourceRefused
 from mcp_bridge.mcp_client.connection import Connection
@@ -50,21 +47,24 @@ from mcp_bridge.mcp_server.client import (
     Asking,
     CallOutbox,
     Client,
-    Context,
     Declaring,
 )
+from mcp_bridge.mcp_server.messages import Result, Written
 from mcp_bridge.mcp_server.parked import Parked
+from mcp_bridge.mcp_server.sdk import sdk_server
+from mcp_bridge.mcp_server.session import Session
 from mcp_bridge.mcp_server.shapes import (
     LISTS,
     for_old_era,
     introduction,
     page_of,
+    position,
     unknown_tool,
     with_shown_links,
     with_shown_uri,
 )
 from mcp_bridge.mcp_server.subscriptions import Subscriptions
-from mcp_bridge.mcp_server.visit import VISIT, Offers, Place, Visit
+from mcp_bridge.mcp_server.visit import Offers, Place, Visit
 from mcp_bridge.tools.runner import ToolCall
 from mcp_bridge.tools.source import Answerer, CallContext, ToolSource, text_result
 from mcp_bridge.types import Json
@@ -104,20 +104,19 @@ class Facade:
         self._bridge = bridge
         self._tasks = tasks
         self._ready = anyio.Event()
-        self._open: set[anyio.CancelScope] = set()
-        self._ended = anyio.Event()
-        self._levels: WeakKeyDictionary[ClientConnection, str] = WeakKeyDictionary()
+        self._open: set[Client] = set()
+        self._ended: anyio.Event | None = None
+        self._levels: WeakKeyDictionary[Session, str] = WeakKeyDictionary()
         self._task_owners: OrderedDict[str, TaskOwner] = OrderedDict()
         self.offers = Offers(bridge)
         self.changes = Changes(bridge, self.offers, tasks)
         self.subscriptions = Subscriptions(self.changes, self.offers, tasks)
         self.parked = Parked(tasks)
-        info = client_info()
-        self.server: Server[Any] = Server(
-            info["name"], version=info["version"], get_tool_input_schema=self._input_schema
-        )
-        self.server.middleware.append(self._serve)
+        self._about = client_info()
+        self.server: Server[Any] = sdk_server(self._about, self)
         self._answers: dict[str, Answer] = {
+            "ping": self._pong,
+            "initialize": self._initialize,
             "server/discover": self._discover,
             "subscriptions/listen": self.subscriptions.listen,
             "tools/call": self._call_tool,
@@ -140,56 +139,53 @@ class Facade:
 
     # The road of every message.
 
-    async def _serve(self, ctx: Context, call_next: CallNext) -> HandlerResult:
-        if ctx.request_id is None:
-            await call_next(ctx)
-            await self._notified(ctx)
-            return None
-        if ctx.method == "ping":
-            return await call_next(ctx)
-        with anyio.move_on_after(HELLO_SECONDS if ctx.method in HELLO else None):
-            await self._ready.wait()
-        if ctx.method == "initialize":
-            return await self._initialize(ctx, call_next)
-        with in_mcp_words():
-            client = Client(ctx)
-            params = checked(ctx)
-            return self._dressed(client, ctx.method, await self._in_time(ctx, client, params))
+    async def answer(self, client: Client, method: str, params: Json) -> Result:
+        """The result of a request.
 
-    async def _in_time(self, context: Context, client: Client, params: Json) -> Json:
-        """The answer, unless the door closes first."""
-        with anyio.CancelScope() as scope:
-            self._open.add(scope)
-            try:
-                return await self._answer(context, client, params)
-            finally:
-                self._open.discard(scope)
-                event, self._ended = self._ended, anyio.Event()
-                event.set()
-        raise MCPError(CONNECTION_CLOSED, "the bridge is stopping")
+        Raises:
+            MCPError: it is refused, or a server has refused it.
+            ValidationError: its params have not the form that its protocol version demands.
+        """
+        with in_mcp_words():
+            check(client.protocol_version, method, params)
+            with client.scope:
+                self._open.add(client)
+                try:
+                    if not self._ready.is_set() and method != "ping":
+                        await self._until_ready(method)
+                    return await self._result(client, method, params)
+                finally:
+                    self._open.discard(client)
+                    if self._ended is not None:
+                        self._ended.set()
+            raise client.why_stopped
+
+    async def _until_ready(self, method: str) -> None:
+        with anyio.move_on_after(HELLO_SECONDS if method in HELLO else None):
+            await self._ready.wait()
 
     async def stop(self) -> None:
         """Answer every request now: subscriptions with their result, the others with an error."""
         self.subscriptions.close()
         with anyio.move_on_after(STOPPING_SECONDS):
             await anyio.lowlevel.checkpoint()
-            for scope in tuple(self._open):
-                scope.cancel()
+            for client in tuple(self._open):
+                client.scope.cancel()
             await self.idle()
 
     async def idle(self) -> None:
         """Return when no request is under way."""
         while self._open:
+            self._ended = anyio.Event()
             await self._ended.wait()
 
-    async def _answer(self, context: Context, client: Client, params: Json) -> Json:
-        if context.method in LISTS:
-            offer = self.offers.of(client.visit)
-            return page_of(client, offer, context.method, params.get("cursor"))
-        answer = self._answers.get(context.method)
+    async def _result(self, client: Client, method: str, params: Json) -> Result:
+        if method in LISTS:
+            return self._page(client, method, params.get("cursor"))
+        answer = self._answers.get(method)
         if answer is not None:
-            return await answer(client, params)
-        return await self._elsewhere(client, context.method, params)
+            return self._dressed(client, method, await answer(client, params))
+        return self._dressed(client, method, await self._elsewhere(client, method, params))
 
     def _dressed(self, client: Client, method: str, result: Json) -> Json:
         """A result with what the client's era requires, and without what it does not know."""
@@ -199,7 +195,7 @@ class Facade:
         if result.get("resultType") == "input_required":
             hints = {}
         meta = result.get("_meta")
-        stamp = {SERVER_INFO_META_KEY: self.server.server_info_stamp}
+        stamp: Json = {SERVER_INFO_META_KEY: self._about}
         return {
             "resultType": "complete",
             **hints,
@@ -207,16 +203,32 @@ class Facade:
             "_meta": {**stamp, **meta} if isinstance(meta, dict) else stamp,
         }
 
+    def notified(self, visit: Visit, session: Session, method: str) -> None:
+        """What a client of the old era wants us to know.
+
+        Raises:
+            MCPError: there is nothing here for it any more.
+        """
+        with in_mcp_words():
+            match method:
+                case "notifications/initialized":
+                    self.subscriptions.greet(visit, session)
+                case "notifications/roots/list_changed":
+                    for connection in self.offers.of(visit).connections:
+                        self._tasks.start_soon(connection.notify, method, {})
+
     # Hello.
 
-    async def _initialize(self, context: Context, call_next: CallNext) -> Json:
-        answer = await call_next(context)
-        if not isinstance(answer, dict):  # the SDK answers it with plain JSON
-            raise MCPError(INTERNAL_ERROR, "the handshake failed")
-        with in_mcp_words():
-            client = Client(context)
-            client.connection.state["capabilities"] = (context.params or {}).get("capabilities")
-            return {**answer, **introduction(self.offers.of(client.visit))}
+    async def _initialize(self, client: Client, params: Json) -> Json:
+        client.session.capabilities = params["capabilities"]
+        asked = params["protocolVersion"]
+        known = asked in HANDSHAKE_PROTOCOL_VERSIONS
+        client.session.protocol_version = asked if known else LATEST_HANDSHAKE_VERSION
+        return {
+            "protocolVersion": client.session.protocol_version,
+            "serverInfo": self._about,
+            **introduction(self.offers.of(client.visit)),
+        }
 
     async def _discover(self, client: Client, params: Json) -> Json:
         return {
@@ -224,22 +236,21 @@ class Facade:
             **introduction(self.offers.of(client.visit)),
         }
 
-    async def _notified(self, context: Context) -> None:
-        client = Client(context)
-        match context.method:
-            case "notifications/initialized":
-                with in_mcp_words():
-                    self.subscriptions.greet(client)
-            case "notifications/roots/list_changed":
-                for connection in self.offers.of(client.visit).connections:
-                    self._tasks.start_soon(connection.notify, context.method, {})
+    async def _pong(self, client: Client, params: Json) -> Json:
+        return {}
 
     # What is offered.
 
-    def _input_schema(self, name: str) -> Json | None:
-        """A tool's schema, whose `x-mcp-header` arguments the SDK compares with the headers."""
-        entry = self.offers.of(VISIT.get()).tool(name)
-        return entry.tool.input_schema if entry else None
+    def _page(self, client: Client, method: str, cursor: object) -> Written:
+        """One page of a list, made and written once for all who are offered the same."""
+        offer, start = self.offers.of(client.visit), position(cursor)
+        key = (method, client.modern, start)
+        page = offer.pages.get(key)
+        if page is None:
+            page = Written(self._dressed(client, method, page_of(client, offer, method, start)))
+            if start in offer.starts(method):  # cursors that are made up would fill the memory
+                offer.pages[key] = page
+        return page
 
     # What is asked of a server.
 
@@ -321,6 +332,7 @@ class Facade:
         task = result.get("task")
         number = task.get("taskId") if isinstance(task, dict) else result.get("taskId")
         if isinstance(number, str) and isinstance(source, Connection):
+            client.session.tasks.add((source.name, number))
             self._task_owners[number] = TaskOwner(client.visit, source)
             while len(self._task_owners) > MOST_TASKS:
                 self._task_owners.popitem(last=False)
@@ -347,7 +359,7 @@ class Facade:
             if resumed is not None:
                 return resumed
         outbox = CallOutbox(client, self._tasks)
-        answerers = Answerers(self._bridge.inference, self._bridge.settings.sampling)
+        answerers = self._bridge.rules.answerers
 
         async def answered_by(caller: Answerer) -> Json:
             answerer = answerers.for_call(None, caller)
@@ -378,8 +390,7 @@ class Facade:
     async def _set_level(self, client: Client, params: Json) -> Json:
         """Servers are told the least important level that any client wants; we filter for each."""
         before = self._least_level()
-        client.connection.state["log_level"] = params["level"]
-        self._levels[client.connection] = params["level"]
+        client.session.log_level = self._levels[client.session] = params["level"]
         level = self._least_level()
         if level != before:
             with anyio.move_on_after(LEVEL_SECONDS):
@@ -413,19 +424,18 @@ def in_mcp_words() -> Iterator[None]:
         raise MCPError(INTERNAL_ERROR, exc.message, {"code": exc.code}) from exc
 
 
-def checked(context: Context) -> Json:
-    """The params of a request, which have the form that its protocol version demands.
+def check(version: str, method: str, params: Json) -> None:
+    """Whether a request has the form that its protocol version demands.
 
     Raises:
         MCPError: the version has no such method.
-        ValidationError: they have not; the SDK answers it.
+        ValidationError: it has not.
     """
-    if context.method in SPEC_CLIENT_METHODS:
+    if method in SPEC_CLIENT_METHODS:
         try:
-            validate_client_request(context.method, context.protocol_version, context.params)
+            validate_client_request(method, version, params)
         except KeyError:
-            raise MCPError(METHOD_NOT_FOUND, "Method not found", context.method) from None
-    return dict(context.params or {})
+            raise MCPError(METHOD_NOT_FOUND, "Method not found", method) from None
 
 
 def context_of(client: Client, params: Json, outbox: CallOutbox, answerer: Answerer) -> CallContext:

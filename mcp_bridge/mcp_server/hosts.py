@@ -4,10 +4,8 @@ A web page may make a browser send requests to this machine, under a name that i
 (DNS rebinding). Such requests carry the page's name as Host, or its origin; neither is ours.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
-
-from starlette.datastructures import Headers
 
 from mcp_bridge.config.settings import Settings
 from mcp_bridge.errors import RequestError
@@ -16,7 +14,29 @@ LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 ANYWHERE = frozenset({"", "0.0.0.0", "::", "[::]"})  # noqa: S104  # addresses to listen on, no hosts
 
 
-def check(headers: Headers, settings: Settings) -> None:
+REMEMBERED = 1000
+
+
+class Hosts:
+    """Lets requests in as `check` does, and remembers what it has let in while settings stay."""
+
+    def __init__(self) -> None:
+        self._settings: Settings | None = None
+        self._let_in: set[tuple[str | None, str | None]] = set()
+
+    def check(self, headers: Mapping[str, str], settings: Settings) -> None:
+        """Raises:
+        RequestError: as `check`.
+        """
+        if settings is not self._settings or len(self._let_in) > REMEMBERED:
+            self._settings, self._let_in = settings, set()
+        seen = headers.get("host"), headers.get("origin")
+        if seen not in self._let_in:
+            check(headers, settings)
+            self._let_in.add(seen)
+
+
+def check(headers: Mapping[str, str], settings: Settings) -> None:
     """Let the request in.
 
     Raises:

@@ -1,8 +1,7 @@
 """The URLs of the door, and who is let in."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
-import anyio
 from mcp_types import INVALID_REQUEST
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
@@ -11,8 +10,9 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from mcp_bridge.errors import BridgeError, RequestError
-from mcp_bridge.mcp_server import hosts
 from mcp_bridge.mcp_server.door import Door
+from mcp_bridge.mcp_server.http import Fields
+from mcp_bridge.mcp_server.streamable import Incoming
 from mcp_bridge.mcp_server.visit import Visit
 from mcp_bridge.policy.access import named
 from mcp_bridge.types import Json
@@ -21,15 +21,17 @@ from mcp_bridge.websocket import SUBPROTOCOL
 DoorOf = Callable[[Scope], Door]
 Serve = Callable[[Door, Visit, Scope, Receive, Send], Awaitable[None]]
 
+ALL, PART = "/mcp", "/toolsets/{toolset}/mcp"
+
 
 def mcp_routes(door_of: DoorOf) -> list[BaseRoute]:
     """The door of MCP clients. Each path with and without a slash at its end: nothing redirects."""
-    streamable = Entrance(door_of, Door.streamable)
     sse = Entrance(door_of, Door.sse)
     message = Entrance(door_of, Door.sse_message)
+    # An entrance of its own for each path, for /metrics counts by it.
+    streamable = (StreamableEntrance(door_of, path) for path in (ALL, PART))
     return [
-        *(Route(path, streamable) for path in both("/mcp")),
-        *(Route(path, streamable) for path in both("/toolsets/{toolset}/mcp")),
+        *(Route(path, entrance) for entrance in streamable for path in both(entrance.path)),
         *(Route(path, sse, methods=["GET"]) for path in both("/mcp-server/sse")),
         *(Route(path, message) for path in both("/mcp-server/sse/messages")),
         *(Route(path, message) for path in both("/mcp-server/messages")),
@@ -38,23 +40,21 @@ def mcp_routes(door_of: DoorOf) -> list[BaseRoute]:
 
 
 def both(path: str) -> tuple[str, str]:
-    return path, path + "/"
+    return path + "/", path
 
 
-def admitted(door: Door, scope: Scope) -> Visit:
+def admitted(door: Door, headers: Mapping[str, str], toolset: str | None = None) -> Visit:
     """Who it is, and where they go.
 
     Raises:
         RequestError: they are not let in, and why.
     """
-    headers = Headers(scope=scope)
     settings = door.bridge.settings
-    hosts.check(headers, settings)
+    door.hosts.check(headers, settings)
     caller = door.bridge.doorkeeper.admit(headers, "mcp")
-    toolset = scope.get("path_params", {}).get("toolset")
     if toolset is not None:
         named(toolset, settings.toolsets)
-    return Visit(caller, toolset, anyio.Event())
+    return Visit(caller, toolset)
 
 
 def refusal(error: BridgeError) -> JSONResponse:
@@ -68,8 +68,25 @@ def refusal(error: BridgeError) -> JSONResponse:
     )
 
 
+class StreamableEntrance:
+    """The way in over streamable HTTP, for all tools or for a toolset: a plain ASGI application."""
+
+    def __init__(self, door_of: DoorOf, path: str) -> None:
+        self.path = path
+        self._door_of = door_of
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        door, fields = self._door_of(scope), Fields(scope["headers"])
+        try:
+            visit = admitted(door, fields, scope.get("path_params", {}).get("toolset"))
+        except BridgeError as exc:
+            await refusal(exc)(scope, receive, send)
+            return
+        await door.streamable.serve(Incoming(visit, fields, scope, receive, send))
+
+
 class Entrance:
-    """One way in over HTTP: a plain ASGI application, for answers are streams."""
+    """A way in over the SSE transport."""
 
     def __init__(self, door_of: DoorOf, serve: Serve) -> None:
         self._door_of = door_of
@@ -80,7 +97,7 @@ class Entrance:
         # httptools leaves the optional white space that HTTP allows around a value (RFC 9110, 5.5).
         scope["headers"] = [(name, value.strip(b" \t")) for name, value in scope["headers"]]
         try:
-            visit = admitted(door, scope)
+            visit = admitted(door, Headers(scope=scope))
         except BridgeError as exc:
             await refusal(exc)(scope, receive, send)
             return
@@ -97,7 +114,7 @@ class SocketEntrance:
         door = self._door_of(scope)
         websocket = WebSocket(scope, receive, send)
         try:
-            visit = admitted(door, scope)
+            visit = admitted(door, Headers(scope=scope))
             if SUBPROTOCOL not in scope.get("subprotocols", ()):
                 raise RequestError('this is the WebSocket subprotocol "mcp": ask for it')
         except BridgeError as exc:

@@ -8,11 +8,8 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS
 
 from mcp_bridge.mcp_server.client import Client
-from mcp_bridge.mcp_server.visit import Offer
+from mcp_bridge.mcp_server.visit import PAGE, Offer
 from mcp_bridge.types import Json
-
-PAGE = 1000
-"""Items of a list in one answer: more than most clients ever have, for some never ask for more."""
 
 LISTS = {
     "tools/list": "tools",
@@ -24,10 +21,9 @@ NEW_ERA_FIELDS = frozenset({"resultType", "ttlMs", "cacheScope"})
 OLD_ERA_CANNOT = NEW_ERA_FIELDS | {"structuredContent"}
 
 
-def page_of(client: Client, offer: Offer, method: str, given: object) -> Json:
-    """One page of a list, from where the cursor points."""
+def page_of(client: Client, offer: Offer, method: str, start: int) -> Json:
+    """One page of a list, from where a cursor points."""
     items = offer.lists[method]
-    start = position(given)
     shown = items[start : start + PAGE]
     page: Json = {LISTS[method]: [for_era(client, method, item) for item in shown]}
     if start + PAGE < len(items):

@@ -9,7 +9,8 @@ from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
 from mcp_bridge.errors import SourceError
 from mcp_bridge.mcp_server.changes import Changes, Guest
 from mcp_bridge.mcp_server.client import Client, Outbox
-from mcp_bridge.mcp_server.visit import Offers
+from mcp_bridge.mcp_server.session import Session
+from mcp_bridge.mcp_server.visit import Offers, Visit
 from mcp_bridge.types import Json
 
 logger = logging.getLogger(__name__)
@@ -30,30 +31,33 @@ class Subscriptions:
         self._offers = offers
         self._tasks = tasks
         self._closing = anyio.Event()
+        self._guests: dict[Session, Guest] = {}
 
     def close(self) -> None:
         """End every `subscriptions/listen` as the specification has it: with its result."""
         self._closing.set()
 
-    def greet(self, client: Client) -> Guest:
+    def greet(self, visit: Visit, session: Session) -> Guest:
         """The client of the old era as one who is told of changes, until it leaves."""
-        state = client.connection.state
-        if "guest" not in state:
-            outbox = Outbox(client.connection.notify, self._tasks)
-            guest = self._changes.join(client.visit, outbox.put)
-            guest.elicitations = state.setdefault("elicitations", set())
-            client.connection.exit_stack.callback(self._changes.leave, guest)
-            client.connection.exit_stack.callback(outbox.close)
-            state["guest"] = guest
-        found: Guest = state["guest"]
-        return found
+        guest = self._guests.get(session)
+        if guest is None:
+            outbox = Outbox(session.notify, self._tasks)
+            guest = self._changes.join(visit, outbox.put)
+            guest.elicitations, guest.tasks = session.elicitations, session.tasks
+            self._guests[session] = guest
+            session.at_its_end(lambda: self._part(session, outbox))
+        return guest
+
+    def _part(self, session: Session, outbox: Outbox) -> None:
+        self._changes.leave(self._guests.pop(session))
+        outbox.close()
 
     async def subscribe(self, client: Client, params: Json) -> Json:
-        await self._watch(self.greet(client), params["uri"])
+        await self._watch(self.greet(client.visit, client.session), params["uri"])
         return {}
 
     async def unsubscribe(self, client: Client, params: Json) -> Json:
-        await self._changes.unwatch(self.greet(client), params["uri"])
+        await self._changes.unwatch(self.greet(client.visit, client.session), params["uri"])
         return {}
 
     async def listen(self, client: Client, params: Json) -> Json:

@@ -7,36 +7,40 @@ server's is changed, for everybody alike: a tool or a prompt becomes `server__na
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from urllib.parse import quote
 
-import anyio
+from mcp.shared.inbound import x_mcp_header_map
 from mcp.shared.uri_template import InvalidUriTemplate, UriTemplate
 
 from mcp_bridge.bridge import Bridge
 from mcp_bridge.config.settings import PrefixPolicy, Settings
 from mcp_bridge.mcp_client.connection import Connection
+from mcp_bridge.mcp_server.messages import Written
 from mcp_bridge.policy.access import Selection, named, of_toolset, selections_of
 from mcp_bridge.tools.catalog import Entry, View, legal
 from mcp_bridge.types import Caller, Json
 
 SCHEME = "mcp-bridge"
 CACHED_OFFERS = 256
+CACHED_VISITS = 4096
+
+PAGE = 1000
+"""Items of a list in one answer: more than most clients ever have, for some never ask for more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """Who came in through which URL. `left` is set when nobody reads what the request is told."""
+    """Who came in through which URL."""
 
     caller: Caller
     toolset: str | None = None
-    left: anyio.Event | None = field(default=None, compare=False)
 
 
 VISIT: ContextVar[Visit] = ContextVar("mcp_bridge_visit")
-"""The visit that the running code belongs to. The SDK carries it into every handler."""
+"""The visit that the running code belongs to. The SDK carries it into every handler (sdk.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,21 @@ class Offer:
         self.prompts = prompts
         self.resources = resources
         self.templates = templates
+        self.pages: dict[tuple[str, bool, int], Written] = {}
+        """Pages of lists by their method, whether the new era gets them so, and their start."""
+
+        self._with_headers: dict[str, Json | None] = {}
+
+    def starts(self, method: str) -> range:
+        """Where the pages of a list begin; an empty list has one, too."""
+        return range(0, max(1, len(self.lists[method])), PAGE)
+
+    def schema_with_headers(self, name: str) -> Json | None:
+        """The schema of a tool of which arguments are repeated in headers (`x-mcp-header`)."""
+        if name not in self._with_headers and (entry := self.tool(name)) is not None:
+            schema = entry.tool.input_schema
+            self._with_headers[name] = schema if x_mcp_header_map(schema) else None
+        return self._with_headers.get(name)
 
     @cached_property
     def lists(self) -> Mapping[str, tuple[Json, ...]]:
@@ -128,10 +147,13 @@ class Offers:
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
         self._made: dict[tuple[tuple[Selection, ...], PrefixPolicy], Offer] = {}
+        self._known: dict[Visit, Offer] = {}
+        self._settings = bridge.settings
 
     def forget(self) -> None:
         """Something has changed."""
         self._made.clear()
+        self._known.clear()
 
     def of(self, visit: Visit) -> Offer:
         """What the visit is offered now.
@@ -139,9 +161,18 @@ class Offers:
         Raises:
             RequestError: 404, its toolset is gone.
         """
-        settings = self._bridge.settings
-        selections = _selections(visit, settings)
-        key = (selections, _prefix(visit, settings))
+        if self._settings is not self._bridge.settings:
+            self._settings = self._bridge.settings
+            self.forget()
+        offer = self._known.get(visit)
+        if offer is None:
+            if len(self._known) >= CACHED_VISITS:
+                self._known.clear()
+            offer = self._known[visit] = self._find(visit)
+        return offer
+
+    def _find(self, visit: Visit) -> Offer:
+        key = (_selections(visit, self._settings), _prefix(visit, self._settings))
         offer = self._made.get(key)
         if offer is None:
             if len(self._made) >= CACHED_OFFERS:

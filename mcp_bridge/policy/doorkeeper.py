@@ -1,8 +1,7 @@
 """From a request's headers to the Caller."""
 
 import hmac
-
-from starlette.datastructures import Headers
+from collections.abc import Mapping
 
 from mcp_bridge.config.settings import ApiKey, Auth
 from mcp_bridge.errors import RequestError
@@ -19,7 +18,7 @@ class Doorkeeper:
             for number, key in enumerate(auth.api_keys, 1)
         )
 
-    def admit(self, headers: Headers, scope: str) -> Caller:
+    def admit(self, headers: Mapping[str, str], scope: str) -> Caller:
         """The caller whose key is in `Authorization: Bearer …` or `x-api-key`.
 
         Raises:
@@ -58,7 +57,7 @@ class Doorkeeper:
         return found
 
 
-def key_in(headers: Headers) -> bytes | None:
+def key_in(headers: Mapping[str, str]) -> bytes | None:
     """The key that a request carries, as the bytes that came (any bytes may come)."""
     kind, _, token = headers.get("authorization", "").partition(" ")
     if kind.lower() == "bearer" and token.strip():

@@ -245,5 +245,7 @@ async def post(http: httpx2.AsyncClient, url: str, name: str, arguments: Json) -
         timeout=PATIENCE,
     )
     assert response.status_code == 200
+    if response.headers["content-type"] == "application/json":
+        return [response.json()]
     lines = [line for line in response.text.splitlines() if line.startswith("data:")]
     return [json.loads(line.removeprefix("data:")) for line in lines if line != "data:"]

@@ -1,0 +1,46 @@
+"""What is known of one client from one request to the next."""
+
+from collections.abc import Awaitable, Callable
+
+from mcp_bridge.types import Json
+
+Send = Callable[[str, Json], Awaitable[None]]
+"""Sends a notification: its method and its params."""
+
+DEFAULT_LEVEL = "info"
+
+
+class Session:
+    """One client of the old era; for a client that has no session, one of its requests."""
+
+    def __init__(self, notify: Send) -> None:
+        self.notify = notify
+        """Sends what belongs to no request; where there is no way to do that, it is dropped."""
+
+        self.capabilities: Json = {}
+        """What the client has declared in its handshake, as it was sent."""
+
+        self.protocol_version = ""
+        """What the two have agreed on in the handshake."""
+
+        self.log_level = DEFAULT_LEVEL
+        self.elicitations: set[str] = set()
+        """Where the client was sent to at a URL, and is to be told when that is complete."""
+
+        self.tasks: set[tuple[str, str]] = set()
+        """The server and the id of each task that it has begun there."""
+
+        self._at_its_end: list[Callable[[], None]] = []
+
+    def at_its_end(self, clean_up: Callable[[], None]) -> None:
+        """Have `clean_up` called when the client has left."""
+        self._at_its_end.append(clean_up)
+
+    def close(self) -> None:
+        """The client has left."""
+        while self._at_its_end:
+            self._at_its_end.pop()()
+
+
+async def nowhere(method: str, params: Json) -> None:
+    """There is no way to a client between its requests."""
