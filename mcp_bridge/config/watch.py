@@ -1,28 +1,34 @@
 """The configuration is read again when one of its files changes, and when somebody asks.
 
-Files are compared by content, for what is reported about them differs by editor and mount: some
-write in place, some put a new file in its place, and Kubernetes swaps the `..data` symlink that the
-path leads through. So directories are watched, each report is only a reason to look, and every
-`LOOK_ANYWAY` seconds there is a look without a report (network mounts give none).
+Once in `LOOK_SECONDS` the files are looked at: not for reports of the system, which come for every
+other file in the folder too (a log costs two for each line), and not at all from network mounts.
+A look asks for size, times and inode of what a path leads to, through all its links, so it sees
+what is written in place, what an editor or `mv` puts there, and Kubernetes swapping its `..data`.
+Only where these differ is the content read, and only other content is a change. Every tenth look
+reads it anyway, for a mount may keep what it knows of a file for long, until the file is opened.
 """
 
-import logging
 import os
 import pathlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import aclosing
+import stat
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from itertools import count
 
 import anyio
 import anyio.to_thread
-from watchfiles import awatch
 
 from mcp_bridge.config.load import Loaded
 from mcp_bridge.config.substitute import digest
 from mcp_bridge.errors import ConfigError
 
-logger = logging.getLogger(__name__)
+LOOK_SECONDS = 1.0
+READ_ANYWAY = 10
+"""Every so many looks."""
 
-LOOK_ANYWAY = 10.0
+FRESH_NS = 2_000_000_000
+"""A file that was written so short ago may be written again without another time to show it."""
 
 OnLoaded = Callable[[Loaded], Awaitable[None]]
 OnRefused = Callable[[ConfigError], Awaitable[None]]
@@ -40,39 +46,33 @@ class Watcher:
     next version may be good. A URL is not polled: it is read again with everything else.
     """
 
-    def __init__(self, loaded: Loaded, load: Callable[[], Loaded]) -> None:
+    def __init__(
+        self, loaded: Loaded, load: Callable[[], Loaded], every: float = LOOK_SECONDS
+    ) -> None:
         self._load = load
-        self._digests = dict(loaded.digests)
-        self._asked = False
-        self._wake = anyio.Event()
-        self._rewatch = anyio.Event()
+        self._every = every
+        self._files = files_of(loaded)
+        self._asked = anyio.Event()
 
     def reload(self) -> None:
         """Read everything again, changed or not. Safe to call in a signal handler of the loop."""
-        self._asked = True
-        self._wake.set()
+        self._asked.set()
 
     async def run(self, on_loaded: OnLoaded, on_refused: OnRefused) -> None:
         """Watch until cancelled. What the two raise ends it."""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._watch)
-            try:
-                while True:
-                    await self._wake.wait()
-                    self._wake = anyio.Event()
-                    if await self._is_due():
-                        await self._reload(on_loaded, on_refused)
-            finally:
-                # A thread waits inside the watch: only its event ends it at once.
-                self._rewatch.set()
+        for number in count(1):
+            with anyio.move_on_after(self._every):
+                await self._asked.wait()
+            asked, self._asked = self._asked.is_set(), anyio.Event()
+            if await self._has_changed(read=number % READ_ANYWAY == 0) or asked:
+                await self._reload(on_loaded, on_refused)
 
-    async def _is_due(self) -> bool:
-        asked, self._asked = self._asked, False
-        now = await anyio.to_thread.run_sync(_digests, tuple(self._digests))
-        # A file that is gone is mostly being replaced: wait for its next content.
-        changed = any(found and found != self._digests[path] for path, found in now.items())
-        self._digests |= {path: found for path, found in now.items() if found}
-        return changed or asked
+    async def _has_changed(self, *, read: bool) -> bool:
+        def look() -> bool:
+            return any([file.has_changed(read=read) for file in self._files])  # each is looked at
+
+        # In a thread, which is left alone at the end: a mount that hangs must not stop the bridge.
+        return await anyio.to_thread.run_sync(look, abandon_on_cancel=True)
 
     async def _reload(self, on_loaded: OnLoaded, on_refused: OnRefused) -> None:
         try:
@@ -80,70 +80,51 @@ class Watcher:
         except ConfigError as exc:
             await on_refused(exc)
             return
-        before = directories(self._digests)
-        self._digests = dict(loaded.digests)
-        if directories(self._digests) != before:
-            self._rewatch.set()
+        self._files = files_of(loaded)
         await on_loaded(loaded)
 
-    async def _watch(self) -> None:
-        """Wake the loop at every report. Ends with the task group."""
-        while True:
-            self._rewatch = anyio.Event()
-            try:
-                await self._wait_for_reports()
-            except OSError as exc:  # no more watches, or the directory went away meanwhile
-                logger.warning(
-                    "configuration: no change reports from the system (%s); looking every %g s",
-                    exc.strerror or exc,
-                    LOOK_ANYWAY,
-                )
-                with anyio.move_on_after(LOOK_ANYWAY):
-                    await self._rewatch.wait()
-            self._wake.set()
 
-    async def _wait_for_reports(self) -> None:
-        watched = directories(self._digests)
-        if not watched:
-            await self._rewatch.wait()
-            return
-        reports = awatch(
-            *watched,
-            watch_filter=None,
-            step=100,
-            stop_event=self._rewatch,
-            rust_timeout=int(LOOK_ANYWAY * 1000),
-            yield_on_timeout=True,
-            recursive=False,
-        )
-        self._wake.set()  # for what changed between loading and watching
-        async with aclosing(reports):
-            async for _ in reports:
-                self._wake.set()
-                if directories(self._digests) != watched:  # a symlink leads elsewhere now
-                    return
+Stamp = tuple[int, ...]
 
 
-def directories(files: Iterable[pathlib.Path]) -> frozenset[pathlib.Path]:
-    """Where changes of these files show: beside each link on the way, and beside the file."""
-    found: set[pathlib.Path] = set()
-    for file in files:
-        for _ in range(40):  # as many links as the system follows
-            found.add(file.parent)
-            if not file.is_symlink():
-                break
-            file = file.parent / os.readlink(file)
-        found.add(file.resolve().parent)
-    return frozenset(directory for directory in found if directory.is_dir())
+@dataclass(slots=True)
+class File:
+    """What was in a file when it was read, and what it looked like then."""
+
+    path: pathlib.Path
+    digest: str | None
+    stamp: Stamp | None = None
+    """None before the first look, and while it is fresh: then the content is read."""
+
+    def has_changed(self, *, read: bool = False) -> bool:
+        """Whether it has other content than at the last look.
+
+        A file that is gone has not: it is mostly being replaced, and its next content is waited
+        for. Nor has a pipe, which can be read only once.
+        """
+        try:
+            status = self.path.stat()
+            if not stat.S_ISREG(status.st_mode) or (stamp_of(status) == self.stamp and not read):
+                return False
+            content = self.path.read_bytes()
+        except (OSError, ValueError):  # ValueError: no path at all, with a NUL in it
+            return False
+        fresh = time.time_ns() - status.st_mtime_ns < FRESH_NS
+        self.stamp = None if fresh else stamp_of(status)
+        before, self.digest = self.digest, digest(content)
+        return self.digest != before
 
 
-def _digests(files: Iterable[pathlib.Path]) -> Mapping[pathlib.Path, str | None]:
-    return {file: _digest(file) for file in files}
+def stamp_of(status: os.stat_result) -> Stamp:
+    """What differs when a file has been written or replaced."""
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
 
 
-def _digest(file: pathlib.Path) -> str | None:
-    """None for what is not there, and for pipes, which can be read only once."""
-    try:
-        return digest(file.read_bytes()) if file.is_file() else None
-    except OSError:
-        return None
+def files_of(loaded: Loaded) -> list[File]:
+    return [File(path, found) for path, found in loaded.digests.items()]

@@ -11,7 +11,8 @@ import pytest
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from mcp_bridge.config.load import Loaded, load
-from mcp_bridge.config.watch import Watcher, directories
+from mcp_bridge.config.substitute import digest
+from mcp_bridge.config.watch import File, Watcher, stamp_of
 from mcp_bridge.errors import ConfigError
 
 Outcome = Loaded | ConfigError
@@ -44,7 +45,7 @@ class Outcomes:
 @asynccontextmanager
 async def watching(file: pathlib.Path) -> AsyncGenerator[Outcomes]:
     send, receive = anyio.create_memory_object_stream[Outcome](10)
-    watcher = Watcher(load(str(file), {}), lambda: load(str(file), {}))
+    watcher = Watcher(load(str(file), {}), lambda: load(str(file), {}), every=0.01)
     async with send, receive, anyio.create_task_group() as tasks:
         tasks.start_soon(watcher.run, send.send, send.send)
         yield Outcomes(watcher, receive)
@@ -78,7 +79,7 @@ async def test_what_changed_between_loading_and_watching_is_found(file: pathlib.
     send, receive = anyio.create_memory_object_stream[Outcome](10)
     loaded = load(str(file), {})
     write(file, port(2))
-    watcher = Watcher(loaded, lambda: load(str(file), {}))
+    watcher = Watcher(loaded, lambda: load(str(file), {}), every=0.01)
     async with send, receive, anyio.create_task_group() as tasks:
         tasks.start_soon(watcher.run, send.send, send.send)
         assert await Outcomes(watcher, receive).port() == 2
@@ -203,11 +204,55 @@ async def test_without_any_file_asking_still_works(tmp_path: pathlib.Path) -> No
         tasks.cancel_scope.cancel()
 
 
-def test_a_chain_of_links_is_watched_at_each_of_them(tmp_path: pathlib.Path) -> None:
+def test_each_link_of_a_chain_may_lead_elsewhere(tmp_path: pathlib.Path) -> None:
     for name in ("a", "b", "c"):
         (tmp_path / name).mkdir()
-    (tmp_path / "c" / "x").write_text("")
-    (tmp_path / "b" / "x").symlink_to("../c/x")
+        (tmp_path / name / "real").write_text(name)
+    (tmp_path / "b" / "x").symlink_to("../c/real")
     (tmp_path / "a" / "x").symlink_to(tmp_path / "b" / "x")
-    found = {directory.resolve() for directory in directories([tmp_path / "a" / "x"])}
-    assert found == {tmp_path / name for name in ("a", "b", "c")}
+    file = File(tmp_path / "a" / "x", digest(b"c"))
+    assert not file.has_changed()
+    (tmp_path / "b" / "x").unlink()
+    (tmp_path / "b" / "x").symlink_to("real")
+    assert file.has_changed()
+    (tmp_path / "a" / "x").unlink()
+    (tmp_path / "a" / "x").symlink_to("real")
+    assert file.has_changed()
+    assert not file.has_changed()
+
+
+class Counted(type(pathlib.Path())):  # type: ignore[misc]  # the path of this system
+    """A path that counts how often its file is read."""
+
+    reads = 0
+
+    def read_bytes(self) -> bytes:
+        Counted.reads += 1
+        return pathlib.Path(self).read_bytes()
+
+
+def test_a_file_is_read_only_when_it_looks_different_or_is_fresh(file: pathlib.Path) -> None:
+    watched = File(Counted(file), digest(file.read_bytes()))
+    Counted.reads = 0
+
+    def reads() -> int:
+        assert not watched.has_changed()
+        return Counted.reads
+
+    assert [reads(), reads()] == [1, 2]  # it may be written again within the same tick
+    os.utime(file, (1, 1))
+    assert [reads(), reads()] == [3, 3]
+    write(file.with_name("log"), "something happened\n")
+    assert reads() == 3
+
+
+def test_a_file_is_read_now_and_then_although_it_looks_the_same(file: pathlib.Path) -> None:
+    """As it does on a mount that does not ask the server."""
+    watched = File(file, digest(b"before"), stamp_of(file.stat()))
+    assert not watched.has_changed()
+    assert watched.has_changed(read=True)
+
+
+@pytest.mark.parametrize("path", ["/nowhere/at/all", "a\0b", "/dev/null", "."])
+def test_what_is_no_file_has_not_changed(path: str) -> None:
+    assert not File(pathlib.Path(path), "before").has_changed(read=True)
