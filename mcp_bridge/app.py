@@ -1,14 +1,9 @@
 """The web application: its lifetime, every route on one screen, and how errors are answered."""
 
-import asyncio
 import logging
-import signal
-import threading
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import asynccontextmanager
 
-import anyio
-import anyio.abc
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -23,18 +18,16 @@ from mcp_bridge.api.chat import ChatEndpoint
 from mcp_bridge.api.completions import CompletionsEndpoint
 from mcp_bridge.api.forward import ForwardEndpoint
 from mcp_bridge.api.models import ModelEndpoint, ModelsEndpoint
-from mcp_bridge.bridge import Bridge, open_bridge
+from mcp_bridge.bridge import open_bridge
+from mcp_bridge.config.follow import Reload, following
 from mcp_bridge.config.load import Loaded
-from mcp_bridge.config.watch import Watcher
-from mcp_bridge.errors import BridgeError, ConfigError, RequestError
+from mcp_bridge.errors import BridgeError, RequestError
 from mcp_bridge.mcp_server.door import mcp_door
 from mcp_bridge.mcp_server.routes import StreamableEntrance, mcp_routes
 from mcp_bridge.middleware import CleanPaths, Cors, RequestLog, Straight
 from mcp_bridge.telemetry.metrics import Measured, Metrics
 
 logger = logging.getLogger(__name__)
-
-Reload = Callable[[], Loaded]
 
 
 def create_app(loaded: Loaded, reload: Reload | None = None) -> FastAPI:
@@ -110,58 +103,12 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
     """Open the bridge, and follow its configuration while it runs."""
     loaded: Loaded = app.state.loaded
     records = counting(app.state.metrics)
-    async with (
-        anyio.create_task_group() as tasks,
-        open_bridge(loaded.settings, records) as bridge,
-    ):
+    async with open_bridge(loaded.settings, records) as bridge:
         app.state.bridge = bridge
         # Left first: its calls are answered while there still is a bridge to answer them.
-        async with mcp_door(bridge) as door:
+        async with mcp_door(bridge) as door, following(loaded, app.state.reload, bridge.apply):
             app.state.mcp_door = door
-            with following(app, bridge, tasks):
-                yield
-        tasks.cancel_scope.cancel()
-
-
-@contextmanager
-def following(app: FastAPI, bridge: Bridge, tasks: anyio.abc.TaskGroup) -> Iterator[None]:
-    """Apply the configuration again when its files change, and at SIGHUP."""
-    if app.state.reload is None:
-        yield
-        return
-    watcher = Watcher(app.state.loaded, app.state.reload)
-
-    async def apply(loaded: Loaded) -> None:
-        for warning in loaded.warnings:
-            logger.warning("configuration: %s", warning)
-        bridge.apply(loaded.settings)
-
-    async def refuse(error: ConfigError) -> None:
-        logger.error("the new configuration is not used, the old one stays")
-        for mistake in error.mistakes:
-            logger.error("configuration: %s", mistake)
-        for warning in error.warnings:
-            logger.warning("configuration: %s", warning)
-
-    app.state.watcher = watcher
-    tasks.start_soon(watcher.run, apply, refuse)
-    with hearing_sighup(watcher):
-        yield
-
-
-@contextmanager
-def hearing_sighup(watcher: Watcher) -> Iterator[None]:
-    """Reload at SIGHUP, where there are signals and we may hear them."""
-    if not hasattr(signal, "SIGHUP") or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    before = signal.getsignal(signal.SIGHUP)
-    signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(watcher.reload))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGHUP, before)
+            yield
 
 
 # Errors

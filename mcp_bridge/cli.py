@@ -202,7 +202,8 @@ def stdio(path: str | None, log_level: str | None) -> None:
     """Serve all tools as one MCP server over stdio.
 
     For MCP clients that start their servers themselves. The log goes to standard error; standard
-    output belongs to the protocol. Ends when standard input is closed.
+    output belongs to the protocol. The configuration is watched as by `serve`. Ends when standard
+    input is closed.
 
     \b
     Exit codes:
@@ -212,14 +213,16 @@ def stdio(path: str | None, log_level: str | None) -> None:
     Example, as an entry of another client's configuration:
       {"command": "mcp-bridge", "args": ["stdio", "--config", "/path/to/config.json"]}
     """
-    loaded, _ = to_be_served(path, overriding(logging={"log_level": log_level}))
+    loaded, reload = to_be_served(path, overriding(logging={"log_level": log_level}))
 
     from mcp_bridge.bridge import open_bridge
+    from mcp_bridge.config.follow import following
     from mcp_bridge.mcp_server.stdio import serve_stdio
 
     async def until_the_client_leaves() -> int:
         async with open_bridge(loaded.settings) as bridge:
-            await serve_stdio(bridge)
+            async with following(loaded, reload, bridge.apply):
+                await serve_stdio(bridge)
         return 0
 
     run(until_the_client_leaves)

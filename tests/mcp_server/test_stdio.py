@@ -115,6 +115,22 @@ async def test_what_is_asked_declined_and_cancelled_goes_over_the_pipe(tmp_path:
                 await witness.cancelled.wait()
 
 
+@pytest.mark.parametrize("how", ["written", "SIGHUP"])
+async def test_a_changed_configuration_is_applied_and_the_client_is_told(
+    how: str, tmp_path: Path
+) -> None:
+    server = {"command": sys.executable, "args": [SCRIPTED]}
+    async with started(config(tmp_path)) as pipe:
+        await pipe.hello()
+        config(tmp_path, s={**server, "include": ["echo"]})
+        if how == "SIGHUP":
+            pipe.process.send_signal(signal.SIGHUP)
+        assert (await pipe.hear())["method"] == "notifications/tools/list_changed"
+        await pipe.say("tools/list", {}, 1)
+        listed = await pipe.hear()
+        assert [tool["name"] for tool in listed["result"]["tools"]] == ["echo"]
+
+
 async def test_it_ends_when_the_client_closes_stdin(tmp_path: Path) -> None:
     async with started(config(tmp_path)) as pipe:
         await pipe.hello()
