@@ -1,8 +1,8 @@
-"""Schemas so plain that a look at the types tells whether arguments fit.
+"""Arguments so plain that a look at their types tells whether they fit the schema.
 
-Nearly all tools have such a schema, and models nearly always keep to it. Whatever is not plain, and
-whatever does not surely fit, is left to the real check: that one costs as much as all the rest of
-a tool call (docs/performance.md).
+Most arguments are texts and numbers, and models nearly always get them right. Whatever is not
+plain, and whatever does not surely fit, is left to the real check, which costs more than sending
+the call (docs/performance.md).
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,10 @@ OF_A_VALUE = SAYS_NOTHING | {"type"}
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """The types of an object's fields. What else it may have is anything, unless it is `closed`."""
+    """The types of an object's fields, none for a field whose schema says more than types.
+
+    What else it may have is anything, unless it is `closed`.
+    """
 
     types: Mapping[str, frozenset[type]]
     required: frozenset[str]
@@ -44,26 +47,22 @@ class Plain:
 
 
 def plain(schema: Any) -> Plain | None:
-    """What a valid schema of arguments comes to; None: it says more than types."""
+    """What a valid schema of arguments comes to; None: the object must be more than its fields."""
     if not isinstance(schema, dict) or not schema.keys() <= OF_AN_OBJECT:
         return None
     others = schema.get("additionalProperties", True)
     if schema.get("type") != "object" or not isinstance(others, bool):
         return None
-    types: dict[str, frozenset[type]] = {}
-    for name, field in schema.get("properties", {}).items():
-        if (found := types_of(field)) is None:
-            return None
-        types[name] = found
+    types = {name: types_of(field) for name, field in schema.get("properties", {}).items()}
     return Plain(types, frozenset(schema.get("required", ())), closed=not others)
 
 
-def types_of(field: Any) -> frozenset[type] | None:
-    """The types that a field may have; None: its schema says more, or less."""
+def types_of(field: Any) -> frozenset[type]:
+    """The types that a field may have; none when its schema says more, or less."""
     if not isinstance(field, dict) or not field.keys() <= OF_A_VALUE:
-        return None
+        return frozenset()
     names = field.get("type")
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list) or not all(name in TYPES for name in names):
-        return None
+        return frozenset()
     return frozenset(kind for name in names for kind in TYPES[name])
