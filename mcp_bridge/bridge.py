@@ -8,7 +8,7 @@ snapshot they began with, and an old connection is stopped when the last of them
 
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -153,11 +153,14 @@ class Bridge:
     @contextmanager
     def using(self, view: View) -> Iterator[None]:
         """Keep what is behind a view running, also when a reload drops it meanwhile."""
-        with ExitStack() as stack:
-            for source in view.sources:
-                if isinstance(source, Connection):
-                    stack.enter_context(source.used())
+        connections = [source for source in view.sources if isinstance(source, Connection)]
+        for connection in connections:
+            connection.take()
+        try:
             yield
+        finally:
+            for connection in connections:
+                connection.let_go()
 
     @asynccontextmanager
     async def visiting(self, label: str, server: McpServer, view: View) -> AsyncGenerator[View]:

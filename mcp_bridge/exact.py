@@ -70,18 +70,29 @@ def decode(text: bytes | str) -> Any:
         raise ValueError("it is nested too deeply") from exc
 
 
+class Encoded:
+    """A part of a value that is JSON already, and is put where it stands as it is."""
+
+    __slots__ = ("json",)
+
+    def __init__(self, json: bytes) -> None:
+        self.json = json
+
+
 def encode(value: Any) -> bytes:
-    """A value that came from JSON, as bytes.
+    """A value that came from JSON, as bytes; parts of it may be `Encoded` already.
 
     Raises:
         RequestError: nested too deeply, or it holds what JSON cannot say.
     """
     try:
-        return orjson.dumps(value)
+        return orjson.dumps(value, default=_as_it_is)
     except orjson.JSONEncodeError:
         pass
     try:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        text = json.dumps(
+            value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_read_again
+        )
         return _mended(text).encode()
     except RecursionError as exc:
         raise RequestError("The request is nested too deeply.", code="invalid_json") from exc
@@ -133,6 +144,18 @@ def whole_characters(value: Any) -> Any:
 def _mended(text: str) -> str:
     # UTF-16 joins the halves that belong together, and "replace" makes U+FFFD of the others.
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _as_it_is(value: object) -> orjson.Fragment:
+    if isinstance(value, Encoded):
+        return orjson.Fragment(value.json)
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _read_again(value: object) -> Any:
+    if isinstance(value, Encoded):
+        return json.loads(value.json)
+    raise TypeError(f"{type(value).__name__} is not JSON")
 
 
 def _refuse(name: str) -> Any:

@@ -6,8 +6,8 @@ through a framework that has no part in them (`Straight`): that was a fifth of t
 
 import logging
 import re
+import secrets
 import time
-import uuid
 from collections.abc import Callable, Sequence
 
 from fastapi import FastAPI
@@ -49,7 +49,7 @@ class RequestLog:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         known = bool(ID.fullmatch(given))
-        request_id = given if known else f"req_{uuid.uuid4().hex}"
+        request_id = given if known else f"req_{secrets.token_hex(16)}"
         scope.setdefault("state", {})["request_id"] = request_id
         token = REQUEST_ID.set(request_id)
         began = time.monotonic()

@@ -11,7 +11,7 @@ import orjson
 from mcp_bridge.agent.calls import Outcome
 from mcp_bridge.agent.memory import calls_of
 from mcp_bridge.config.settings import Limits, Progress, SchemaProfile
-from mcp_bridge.exact import text_of
+from mcp_bridge.exact import Encoded, encode, text_of
 from mcp_bridge.inference.answer import Answer, ModelCall
 from mcp_bridge.tools.arguments import BadArguments, parse
 from mcp_bridge.tools.catalog import EMPTY_VIEW, Entry, View, hashed, legal
@@ -133,9 +133,11 @@ class Conversation:
     def body(self, profile: SchemaProfile, without: frozenset[str]) -> Json:
         """The request of the next round."""
         body = {**self.ask.body, "messages": self.messages}
-        tools = [*self.client_tools, *self.view.definitions(profile, without)]
+        ours = self.view.encoded(profile, without)
+        tools = [*map(encode, self.client_tools), *([ours] if ours else ())]
         if tools:
-            body["tools"] = tools
+            # As JSON already: ours cost no more than their bytes, however many they are.
+            body["tools"] = Encoded(b"[%b]" % b",".join(tools))
         else:
             body.pop("tools", None)  # an empty list is refused by many (L9)
         self._set_choice(body, bool(tools))

@@ -13,7 +13,7 @@ generator stops the question and the calls that are running.
 """
 
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -246,12 +246,11 @@ class Agent:
         ask, view = turn.talk.ask, turn.talk.view
         profile = self._inference.profile(ask.model)
         without = self._quarantine.names(ask.model, view.definitions(profile))
-        offered = view.by_name.keys() - without
-        return self._inference.chat(
-            turn.talk.body(profile, without),
-            headers=ask.headers,
-            text_calls_for=offered | turn.talk.client_names,
-        )
+        names: Collection[str] = ()
+        if self._inference.parses_text_calls(ask.model):
+            names = (view.by_name.keys() - without) | turn.talk.client_names
+        body = turn.talk.body(profile, without)
+        return self._inference.chat(body, headers=ask.headers, text_calls_for=names)
 
     async def _blame_a_tool(self, turn: Turn, exc: InferenceError) -> bool:
         ask = turn.talk.ask

@@ -147,9 +147,26 @@ class Answering:
     shape: Shape
 
     async def run(self, tasks: TaskGroup) -> None:
-        async with AsyncExitStack() as stack:
-            view = await self._view(stack)
-            stack.enter_context(self.bridge.using(view))
+        if not self._takes_tools():
+            await self._converse(EMPTY_VIEW, tasks)
+        elif not self.choice.strangers:
+            await self._converse(self._view(), tasks)
+        else:
+            async with AsyncExitStack() as stack:
+                view = self._view()
+                for stranger in self.choice.strangers:
+                    visit = self.bridge.visiting(*server_of(stranger), view)
+                    view = await stack.enter_async_context(visit)
+                await self._converse(view, tasks)
+
+    async def _converse(self, view: View, tasks: TaskGroup) -> None:
+        if view.entries and (self.choice.body.get("n") or 1) > 1:
+            raise RequestError(
+                "n: several choices cannot share tool calls; ask with n = 1, or without the "
+                'bridge\'s tools ("tool_choice": "none", or "mcp": false)',
+                param="n",
+            )
+        with self.bridge.using(view):
             async with aclosing(self._events(await self._ask(view), tasks)) as events:
                 async for event in events:
                     match event:
@@ -169,28 +186,19 @@ class Answering:
         ttl = self.bridge.settings.tools.memory_ttl
         return self.bridge.waiting.run(ask, self.bridge.agent.run, ttl)
 
-    async def _view(self, stack: AsyncExitStack) -> View:
-        """The tools to add, which must not be offered to those who cannot use them."""
-        choice, body = self.choice, self.choice.body
-        settings = self.bridge.settings
-        if body.get("tool_choice") == "none":
-            return EMPTY_VIEW
+    def _takes_tools(self) -> bool:
+        """Whether tools are added: they must not be offered to those who cannot use them."""
+        if self.choice.body.get("tool_choice") == "none":
+            return False
         # Also when they name tools: a UI repeats a chat's model, path and headers for its titles.
-        if settings.tools.side_requests and is_side_request(body, self.arrival.headers):
-            return EMPTY_VIEW
-        view = self.bridge.catalog.view(choice.selections, choice.prefix)
-        if settings.tools.read_resource:
-            view = with_reader(view, self._library())
-        for stranger in choice.strangers:
-            visit = self.bridge.visiting(*server_of(stranger), view)
-            view = await stack.enter_async_context(visit)
-        if view.entries and (body.get("n") or 1) > 1:
-            raise RequestError(
-                "n: several choices cannot share tool calls; ask with n = 1, or without the "
-                'bridge\'s tools ("tool_choice": "none", or "mcp": false)',
-                param="n",
-            )
-        return view
+        side = self.bridge.settings.tools.side_requests
+        return not (side and is_side_request(self.choice.body, self.arrival.headers))
+
+    def _view(self) -> View:
+        """The tools of the configured servers that the request gets."""
+        view = self.bridge.catalog.view(self.choice.selections, self.choice.prefix)
+        reads = self.bridge.settings.tools.read_resource
+        return with_reader(view, self._library()) if reads else view
 
     async def _ask(self, view: View) -> Ask:
         headers, bridge = self.arrival.headers, self.bridge
@@ -208,7 +216,8 @@ class Answering:
             and not self.choice.strangers  # their connections end with the request
             and not bridge.waiting.full,
         )
-        return replace(ask, opening=await self._opening(ask))
+        opening = await self._opening(ask)
+        return replace(ask, opening=opening) if opening else ask
 
     async def _opening(self, ask: Ask) -> list[Json]:
         """The messages of the prompt and the resources that the request wants."""

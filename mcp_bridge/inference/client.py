@@ -176,8 +176,8 @@ class Inference:
     ) -> AsyncGenerator[Opened | Part | Answer]:
         """Ask a model: Opened, then Parts if `body` says `"stream": true`, then one Answer.
 
-        `text_calls_for` names the tools whose calls are looked for in the text, for models that
-        write them there. Closing the generator closes the connection.
+        `text_calls_for` names the tools whose calls are looked for in the text, if the model is one
+        that writes them there (`parses_text_calls`). Closing the generator closes the connection.
 
         Raises:
             InferenceError: no answer, or half of one.
@@ -189,7 +189,8 @@ class Inference:
         reply = await self._ask(Question(model, encode(body), headers))
         try:
             opened = False
-            async with aclosing(parsed(read(reply), text)) as items:
+            items = read(reply) if text is None else parsed(read(reply), text)
+            async with aclosing(items):
                 async for item in items:
                     if not opened:
                         # Not before: an error that is the first thing in a stream has a status.
@@ -287,14 +288,12 @@ class Inference:
 
 
 async def parsed(
-    items: AsyncGenerator[Part | Answer], text: TextCalls | None
+    items: AsyncGenerator[Part | Answer], text: TextCalls
 ) -> AsyncGenerator[Part | Answer]:
     """The same with the tool calls that stand in the text taken out of it."""
     async with aclosing(items):
         async for item in items:
             match item:
-                case _ if text is None:
-                    yield item
                 case Part():
                     if (part := text.chunks(item)) is not None:
                         yield part

@@ -8,7 +8,7 @@ less than half of the CPU time that it costs through the HTTP client under the o
 
 import io
 import ssl
-from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import aiohttp
@@ -43,7 +43,7 @@ class Arrived:
 
     status: int
     headers: Mapping[str, str]
-    header_list: Headers
+    raw_headers: Sequence[tuple[bytes, bytes]]
     read: Callable[[], Awaitable[bytes]]
     at_end: Callable[[], bool]
     close: Callable[[], None]
@@ -106,7 +106,7 @@ class Clients:
         return Arrived(
             response.status,
             response.headers,
-            [(k.decode("latin-1"), v.decode("latin-1")) for k, v in response.raw_headers],
+            response.raw_headers,
             response.content.readany,
             response.content.at_eof,
             response.close,

@@ -93,6 +93,8 @@ class Upstream:
 
 def route(model: str, upstreams: Sequence[Upstream]) -> list[Upstream]:
     """The servers to ask for a model, in order; the others are for when the first is down."""
+    if len(upstreams) == 1:
+        return list(upstreams)
     sure = [upstream for upstream in upstreams if upstream.has(model)]
     found = sure or [upstream for upstream in upstreams if upstream.has(model) is None]
     found = found or [upstream for upstream in upstreams if not upstream.settings.models]

@@ -16,6 +16,7 @@ from collections.abc import (
     Callable,
     Mapping,
 )
+from functools import lru_cache
 from typing import NoReturn
 
 import aiohttp
@@ -33,6 +34,7 @@ POOL_SECONDS = 30.0
 """How long a request waits for a free connection of the pool."""
 
 DRAIN_SECONDS = 0.1
+URLS_KEPT = 256
 TIMEOUT = "inference_server_timeout"
 UNREACHABLE = "inference_server_unreachable"
 MISCONFIGURED = "inference_server_misconfigured"
@@ -109,7 +111,11 @@ class Reply:
         self.server = endpoint.name
         self.status = arrived.status
         self.headers = arrived.headers
-        self.header_list = arrived.header_list
+
+    @property
+    def header_list(self) -> Headers:
+        """The headers as they came, each as often as it came."""
+        return [(k.decode("latin-1"), v.decode("latin-1")) for k, v in self._arrived.raw_headers]
 
     async def begin(self) -> None:
         """Wait for the first bytes.
@@ -196,6 +202,7 @@ class Endpoint:
         self._secrets = secrets_of(settings)
         self._clients: Clients | None = None
         self._turns = asyncio.Semaphore(settings.max_connections)
+        self._url = lru_cache(URLS_KEPT)(self.address.full)
         self._open = 0
         self._retired = False
 
@@ -211,7 +218,7 @@ class Endpoint:
         """
         # No compression: a proxy that compresses events holds them back until it has enough.
         theirs = {**JSON, **dict(sendable(headers.items())), "accept-encoding": "identity"}
-        url = self.address.full(path, "", model)
+        url = self._url(path, "", model if self.address.is_azure else None)
 
         async def send(clients: Clients, _: asyncio.Timeout) -> Arrived:
             sent = clients.with_credentials([*theirs.items()])

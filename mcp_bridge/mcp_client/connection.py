@@ -181,6 +181,7 @@ class Connection:
         self._nudge = anyio.Event()
         self._stopped = False
         self._users = 0
+        self._idle: anyio.Event | None = None
         self._attempts = Attempts()
         self._since = time.time()
         self._listed_at: float | None = None
@@ -224,21 +225,19 @@ class Connection:
     async def idle(self) -> None:
         """Return when nobody uses it, and no request of a caller is in flight."""
         while self._users:
-            await self._change.wait()
+            self._idle = self._idle or anyio.Event()
+            await self._idle.wait()
 
-    @contextmanager
-    def used(self) -> Iterator[None]:
-        """Until this is left it is not idle: there is a request, or one may come."""
+    def take(self) -> None:
+        """Until it is let go it is not idle: there is a request, or one may come."""
         self._users += 1
-        try:
-            yield
-        finally:
-            self._unused()
 
-    def _unused(self) -> None:
+    def let_go(self) -> None:
+        """The other half of `take`."""
         self._users -= 1
-        if not self._users:
-            self._tell()
+        if not self._users and self._idle is not None:
+            self._idle.set()
+            self._idle = None
 
     async def call(self, name: str, arguments: Json, context: CallContext) -> Json:
         """Call a tool and return the raw MCP `CallToolResult`.
@@ -336,11 +335,11 @@ class Connection:
     async def _send(
         self, method: str, params: Json, context: CallContext, patience: Patience, repeatable: bool
     ) -> Json:
-        self._users += 1
+        self.take()
         try:
             return await self._send_again_if_safe(method, params, context, patience, repeatable)
         finally:
-            self._unused()
+            self.let_go()
 
     async def _send_again_if_safe(
         self, method: str, params: Json, context: CallContext, patience: Patience, repeatable: bool

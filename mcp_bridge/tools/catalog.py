@@ -16,6 +16,7 @@ from itertools import count
 from types import MappingProxyType
 
 from mcp_bridge.config.settings import PrefixPolicy, SchemaProfile
+from mcp_bridge.exact import encode
 from mcp_bridge.inference.schema import fit
 from mcp_bridge.policy.access import Selection
 from mcp_bridge.tools.source import Tool, ToolSource
@@ -27,6 +28,9 @@ MAX_NAME = 64
 ILLEGAL = re.compile(r"[^a-zA-Z0-9_-]")
 SEPARATOR = re.compile(r"__|[.:/]")
 CACHED_VIEWS = 256
+
+Offered = tuple[SchemaProfile, frozenset[str]]
+"""What of a view is offered: in which kind of schemas, and without which tools."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +55,10 @@ class View:
     """The part of the catalog that one caller sees. Cached: one per selection and snapshot."""
 
     entries: tuple[Entry, ...]
-    _definitions: dict[tuple[SchemaProfile, frozenset[str]], tuple[Json, ...]] = field(
+    _definitions: dict[Offered, tuple[Json, ...]] = field(
         default_factory=dict, repr=False, compare=False
     )
+    _encoded: dict[Offered, bytes] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def by_name(self) -> Mapping[str, Entry]:
@@ -82,11 +87,20 @@ class View:
 
         `without` names tools that it refused (quarantine). Made once; not to be changed.
         """
-        key = (profile, frozenset(name for name in without if name in self.by_name))
+        key = (profile, frozenset(without & self.by_name.keys()))
         made = self._definitions.get(key)
         if made is None:
             made = tuple(definition(e, profile) for e in self.entries if e.name not in key[1])
             self._definitions[key] = made
+        return made
+
+    def encoded(self, profile: SchemaProfile, without: frozenset[str] = frozenset()) -> bytes:
+        """The same as JSON, ready to be put into a request: what stands between the brackets."""
+        key = (profile, frozenset(without & self.by_name.keys()))
+        made = self._encoded.get(key)
+        if made is None:
+            made = b",".join(map(encode, self.definitions(profile, without)))
+            self._encoded[key] = made
         return made
 
     def renamed(self, name: Callable[[str], str]) -> "View":

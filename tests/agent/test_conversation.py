@@ -15,6 +15,7 @@ from mcp_bridge.agent.conversation import (
 )
 from mcp_bridge.agent.convert import Readable
 from mcp_bridge.config.settings import Limits
+from mcp_bridge.exact import encode, loads
 from mcp_bridge.inference.answer import Answer, ModelCall
 from mcp_bridge.tools.catalog import EMPTY_VIEW, Catalog, Entry, View
 from mcp_bridge.types import ANYONE, Json
@@ -33,10 +34,18 @@ def talk(view: View = OURS, limits: Limits | None = None, **body: Any) -> Conver
     return Conversation(Ask(whole, ANYONE, view), list(whole["messages"]), limits or Limits())
 
 
-def body_of(conversation: Conversation, *, rounds: int = 0, stopped: str | None = None) -> Json:
+def body_of(
+    conversation: Conversation,
+    *,
+    rounds: int = 0,
+    stopped: str | None = None,
+    without: frozenset[str] = frozenset(),
+) -> Json:
+    """The request as the inference server reads it."""
     conversation.bounds.rounds = rounds
     conversation.bounds.stopped = stopped
-    return conversation.body("openai", frozenset())
+    body: Json = loads(encode(conversation.body("openai", without)))
+    return body
 
 
 def names(body: Json) -> list[str]:
@@ -68,7 +77,7 @@ def test_of_two_tools_of_one_name_the_client_keeps_its_own_and_ours_is_prefixed(
 ) -> None:
     conversation = talk(tools=[theirs])
     tools = body_of(conversation)["tools"]
-    assert tools[0] is theirs
+    assert tools[0] == theirs
     assert [t["function"]["name"] for t in tools[1:]] == ["files__read", "write"]
     entry = conversation.view.find("files__read")
     assert entry is not None
@@ -86,7 +95,15 @@ def test_the_new_name_is_one_that_nobody_has() -> None:
 
 
 def test_tools_that_the_inference_server_refused_are_left_out() -> None:
-    assert names(talk().body("openai", frozenset({"write"}))) == ["read"]
+    assert names(body_of(talk(), without=frozenset({"write"}))) == ["read"]
+
+
+@pytest.mark.parametrize("tools", [[], [function("mine")]])
+def test_a_number_of_any_size_and_our_tools_go_together(tools: list[Json]) -> None:
+    large = 10**30
+    body = body_of(talk(tools=tools, seed=large))
+    assert body["seed"] == large
+    assert names(body) == [*names({"tools": tools}), "read", "write"]
 
 
 @pytest.mark.parametrize("tools", [{}, {"tools": []}, {"tools": None}])
