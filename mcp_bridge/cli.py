@@ -613,8 +613,8 @@ def selected(
     server: str | None, toolset: str | None, settings: "Settings"
 ) -> "tuple[tuple[Selection, ...], PrefixPolicy | None]":
     """The part of the catalog that is asked for, and how its tools are named."""
-    from mcp_bridge.api.selection import prefix_of
     from mcp_bridge.policy.access import Pattern, Selection, of_toolset
+    from mcp_bridge.policy.words import prefix_of
 
     selections: list[Selection] = []
     if server is not None:

@@ -1,22 +1,27 @@
 """Who asks at the operator's door, and what they see: the same part as at every other door (X3)."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Annotated
 
-from fastapi import Depends, Request, Security
+from fastapi import Depends, Header, Request, Security
 from fastapi.security import HTTPBearer
 
 from mcp_bridge.bridge import Bridge
-from mcp_bridge.config.settings import Settings
+from mcp_bridge.config.settings import PrefixPolicy, Settings
 from mcp_bridge.errors import RequestError
 from mcp_bridge.mcp_client.connection import Connection
 from mcp_bridge.policy.access import Selection, selections_of
 from mcp_bridge.policy.origin import check_origin
+from mcp_bridge.policy.words import HEADER, of_words, prefix_of, toolsets_for, words_in
 from mcp_bridge.tools.catalog import View
 from mcp_bridge.types import Caller, Json
 
+Chosen = Annotated[
+    Sequence[str],
+    Header(alias=HEADER, description="Toolsets and patterns: only that part of what the key sees."),
+]
 TRACE = ("traceparent", "tracestate", "baggage")
 
 docs_button = Security(HTTPBearer(auto_error=False, description="An API key of the bridge."))
@@ -31,14 +36,13 @@ class Visitor:
     bridge: Bridge
     settings: Settings
     selections: tuple[Selection, ...]
+    prefix: PrefixPolicy | None
     trace: Json
 
     @property
     def view(self) -> View:
         """The tools that the caller sees."""
-        toolset = self.settings.toolsets.get(self.caller.toolset or "")
-        prefix = toolset.prefix if toolset is not None and toolset.prefix != "collision" else None
-        return self.bridge.catalog.view(self.selections, prefix)
+        return self.bridge.catalog.view(self.selections, self.prefix)
 
     @property
     def servers(self) -> dict[str, Connection]:
@@ -71,14 +75,18 @@ def not_found(what: str, name: str, close: list[str]) -> RequestError:
 def admitted(scope: str) -> Callable[[Request], Awaitable[Visitor]]:
     """A dependency that lets in callers whose key opens `scope`."""
 
-    async def admit(request: Request) -> Visitor:
+    async def admit(request: Request, chosen: Chosen = ()) -> Visitor:
         bridge: Bridge = request.app.state.bridge
         headers, settings = request.headers, bridge.settings
         check_origin(headers.get("origin"), settings)
         caller = bridge.doorkeeper.admit(headers, scope)
         trace = {name: headers[name] for name in TRACE if name in headers}
         selections = selections_of(caller, settings.toolsets)
-        return Visitor(caller, bridge, settings, selections, trace)
+        prefix = prefix_of(caller.toolset, settings)
+        if words := words_in(chosen):
+            selection, own = of_words(words, toolsets_for(caller, settings))
+            selections, prefix = (*selections, selection), own or prefix
+        return Visitor(caller, bridge, settings, selections, prefix, trace)
 
     return admit
 

@@ -22,13 +22,7 @@ from mcp_bridge.agent.sampling import DEPTH_HEADER, depth_of
 from mcp_bridge.api.body import check_announced, check_chat, parse_object, read_body
 from mcp_bridge.api.functions import FUNCTIONS, speaks_functions
 from mcp_bridge.api.leaving import watching
-from mcp_bridge.api.selection import (
-    Choice,
-    choose,
-    is_side_request,
-    of_name,
-    toolsets_for,
-)
+from mcp_bridge.api.selection import Choice, choose, is_side_request
 from mcp_bridge.api.strangers import server_of
 from mcp_bridge.api.stream import StreamWriter, WholeWriter, Writer
 from mcp_bridge.bridge import Bridge
@@ -36,6 +30,7 @@ from mcp_bridge.errors import BridgeError, RequestError
 from mcp_bridge.inference.splice import Run
 from mcp_bridge.policy.access import NOTHING
 from mcp_bridge.policy.origin import check_origin
+from mcp_bridge.policy.words import of_name, toolsets_for
 from mcp_bridge.tools.catalog import EMPTY_VIEW, View
 from mcp_bridge.tools.source import CallContext
 from mcp_bridge.types import Caller, Json

@@ -5,7 +5,6 @@ model's name (`model@toolset`), the header `X-MCP-Toolset`, the body's `mcp` obj
 `{"type": "mcp"}` tools. A tool that one of them leaves out is left out.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,21 +18,26 @@ from mcp_bridge.policy.access import (
     Pattern,
     Selection,
     literal,
-    named,
-    of_toolset,
     parse_selection,
-    selection_of_words,
     selections_of,
+)
+from mcp_bridge.policy.words import (
+    HEADER,
+    NO_TOOLS,
+    Toolsets,
+    limited,
+    of_name,
+    of_words,
+    prefix_of,
+    toolsets_for,
+    words_in,
 )
 from mcp_bridge.types import Caller, Json
 
-NO_TOOLS = "none"
 MODES: tuple[Progress, ...] = ("off", "reasoning", "openwebui")
 EXTENSION = frozenset(
     {"toolset", "toolsets", "tools", "servers", "progress", "prompt", "resources"}
 )
-MOST_PATTERNS = 256
-LONGEST_PATTERN = 256
 
 SIDE_TASKS = frozenset(
     {
@@ -49,8 +53,6 @@ SIDE_TASKS = frozenset(
     }
 )
 """What Open WebUI calls the questions that it asks by itself."""
-
-Toolsets = Mapping[str, Toolset]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,36 +92,13 @@ def choose(
         if name is not None:
             choice = choice.narrowed(of_name(name, sets), prefix_of(name, settings))
             choice = with_default_prompt(choice, sets.get(name))
-    if words := split(",".join(headers.getlist("x-mcp-toolset"))):
-        choice = with_words(choice, limited(words, "X-MCP-Toolset"), sets)
+    if words := words_in(headers.getlist(HEADER)):
+        choice = with_words(choice, words, sets)
     choice = with_extension(choice, sets)
     choice = with_mcp_tools(choice, allowed, settings)
     if mode := headers.get("x-mcp-progress", "").strip():
         choice = replace(choice, progress=progress_mode(mode, "X-MCP-Progress"))
     return choice
-
-
-def toolsets_for(caller: Caller, settings: Settings) -> Toolsets:
-    """The toolsets that a caller may name: for one that is bound to a toolset there is no other."""
-    if caller.toolset is None:
-        return settings.toolsets
-    return {name: found for name, found in settings.toolsets.items() if name == caller.toolset}
-
-
-def of_name(name: str, sets: Toolsets) -> Selection:
-    if name == NO_TOOLS and name not in sets:
-        return NOTHING
-    return of_toolset(named(name, sets))
-
-
-def prefix_of(name: str | None, settings: Settings) -> PrefixPolicy | None:
-    """The policy that a toolset brings, None when it leaves that to the general setting."""
-    return prefix_in(settings.toolsets, name)
-
-
-def prefix_in(sets: Toolsets, name: str | None) -> PrefixPolicy | None:
-    toolset = sets.get(name) if name else None
-    return toolset.prefix if toolset is not None and toolset.prefix != "collision" else None
 
 
 def alias_of(body: Json, sets: Toolsets) -> str | None:
@@ -133,14 +112,7 @@ def alias_of(body: Json, sets: Toolsets) -> str | None:
 
 def with_words(choice: Choice, words: list[str], sets: Toolsets) -> Choice:
     """Apply toolsets and patterns, or the one word `none`."""
-    if words == [NO_TOOLS]:
-        return choice.narrowed(of_name(NO_TOOLS, sets))
-    prefix = prefix_in(sets, words[0]) if len(words) == 1 else None
-    return choice.narrowed(selection_of_words(words, sets), prefix)
-
-
-def split(header: str) -> list[str]:
-    return [word for word in (part.strip() for part in header.split(",")) if word]
+    return choice.narrowed(*of_words(words, sets))
 
 
 def with_extension(choice: Choice, sets: Toolsets) -> Choice:
@@ -181,16 +153,6 @@ def strings(value: Any, param: str) -> list[str] | None:
     if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
         raise RequestError(f"{param} must be a string or a list of strings", param=param)
     return limited([item.strip() for item in items], param)
-
-
-def limited(words: list[str], param: str) -> list[str]:
-    """The words, unless matching them would take long."""
-    if len(words) > MOST_PATTERNS or any(len(word) > LONGEST_PATTERN for word in words):
-        raise RequestError(
-            f"{param}: at most {MOST_PATTERNS} names or patterns, of {LONGEST_PATTERN} characters",
-            param=param,
-        )
-    return words
 
 
 def progress_mode(value: Any, param: str) -> Progress:

@@ -266,6 +266,63 @@ async def test_prompts_and_resources_go_with_their_server() -> None:
     assert [r.status_code for r in (prompt, chosen, resource)] == [404, 404, 404]
 
 
+ADD, LIBRARY = {"add"}, {"library__add", "library__wrapped", "library__hang"}
+CHOSEN = [
+    ("all", ["library:a*"], ADD),
+    ("all", ["books, !library:hang"], SEEN["all"] & {"add", "wrapped"}),
+    ("all", ["library:add", "tools:echo"], {"add", "echo"}),
+    ("all", ["books"], LIBRARY),
+    ("all", ["none"], set()),
+    ("all", [","], SEEN["all"]),
+    ("reader", ["tools:*"], set()),
+    ("reader", ["library:*"], ADD),
+    ("bound", ["*:*"], LIBRARY),
+    ("bound", ["books"], LIBRARY),
+]
+"""A key, the values of the header `X-MCP-Toolset`, and the tools that are seen then."""
+
+
+async def test_the_header_that_chat_has_chooses_here_too() -> None:
+    async with with_library(security=KEYS, toolsets=TOOLSETS) as place:
+        for name, values, tools in CHOSEN:
+            sent = [*bearer(name).items(), *(("x-mcp-toolset", value) for value in values)]
+            listed = (await place.http.get("/mcp/tools", headers=sent)).json()["tools"]
+            assert {tool["name"] for tool in listed} == tools, (name, values)
+            for tool in (SEEN["all"] | LIBRARY) - tools:
+                called = await place.http.post(f"/mcp/tools/{tool}/call", json={}, headers=sent)
+                assert called.status_code == 404, (name, values, tool)
+
+
+async def test_the_header_chooses_prompts_and_resources_by_their_server() -> None:
+    async with with_library() as place:
+        headers = {"x-mcp-toolset": "library:*"}
+        for path in ("/mcp/prompts", "/mcp/resources", "/mcp/resources/templates"):
+            assert set((await place.http.get(path, headers=headers)).json()) == {"library"}
+        prompt = await place.http.post("/mcp/prompts/hello", json={}, headers=headers)
+        tools = await place.http.get("/mcp/servers/tools/tools", headers=headers)
+        servers = await place.http.get("/mcp/servers", headers=headers)
+    assert (prompt.status_code, tools.status_code) == (404, 404)
+    assert [server["name"] for server in servers.json()["servers"]] == ["library"]
+
+
+async def test_what_the_header_cannot_mean_is_refused_as_in_chat() -> None:
+    toolsets = {**TOOLSETS, "other": {"include": ["*:*"]}}
+    body = {"model": "model-a", "messages": [{"role": "user", "content": "?"}]}
+    many = ",".join(["a:b"] * 300)
+    async with with_library(security=KEYS, toolsets=toolsets) as place:
+        for name, value in [
+            ("all", "nope"),
+            ("all", "books, x"),
+            ("bound", "other"),
+            ("all", many),
+        ]:
+            headers = {**bearer(name), "x-mcp-toolset": value}
+            here = await place.http.get("/mcp/tools", headers=headers)
+            chat = await place.http.post("/v1/chat/completions", json=body, headers=headers)
+            assert here.status_code == (400 if value == many else 404)
+            assert (here.status_code, error(here)) == (chat.status_code, error(chat))
+
+
 async def test_each_of_it_needs_a_key_with_the_scope_tools() -> None:
     routes = [
         ("GET", "/mcp/tools"),
