@@ -28,7 +28,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 import anyio
-import httpx2
 from mcp_types import HEADER_MISMATCH, METHOD_NOT_FOUND, PARSE_ERROR
 from tenacity import RetryCallState, Retrying, wait_exponential, wait_random
 
@@ -834,8 +833,6 @@ def in_words(exc: BaseException) -> str:
     match exc:
         case BridgeError():
             return exc.message
-        case httpx2.InvalidURL() | httpx2.UnsupportedProtocol():
-            return f"the url cannot be used: {exc}"
         case _:
             return f"{type(exc).__name__}: {exc}"
 
@@ -851,7 +848,7 @@ def _one_error(name: str) -> Iterator[None]:
             if isinstance(leaf, SourceError):
                 raise leaf from None
         raise translated(name, leaves[0]) from None
-    except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as exc:
+    except OSError as exc:
         raise translated(name, exc) from exc
 
 
@@ -866,10 +863,6 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
 def translated(name: str, exc: BaseException) -> BaseException:
     """A failure of the libraries below as a SourceError; what is none of theirs stays as it is."""
     match exc:
-        case httpx2.InvalidURL() | httpx2.UnsupportedProtocol():
-            return SourceUnavailable(name, in_words(exc))
-        case httpx2.HTTPError():
-            return SourceUnavailable(name, f"{type(exc).__name__}: {exc}")
         case OSError():
             return SourceUnavailable(name, exc.strerror or type(exc).__name__)
         case _:

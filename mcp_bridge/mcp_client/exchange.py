@@ -46,6 +46,11 @@ class Exchange:
     _limit: float = math.inf
     _answers: set[anyio.CancelScope] = field(default_factory=set)
 
+    def break_off(self, reason: str) -> None:
+        """Its answer can never come: who waits for it hears so now."""
+        self.broken = reason
+        self.scope.cancel()
+
     def start(self) -> None:
         """Start the clock. It was not running while the request waited for its turn."""
         left = self.patience.deadline - time.monotonic()

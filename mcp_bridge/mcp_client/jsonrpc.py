@@ -1,10 +1,8 @@
 """JSON-RPC lines as servers really write them: decoded, told apart, and repaired where possible."""
 
-import json
 import re
 from typing import Any
 
-import orjson
 from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR, PARSE_ERROR
 
@@ -24,15 +22,6 @@ class ConnectionLost(MCPError):
 def encode(message: Json) -> bytes:
     """One line."""
     return exact.encode(message) + b"\n"
-
-
-def wire_safe(params: Json) -> Json:
-    """The same params with everything that JSON cannot carry (NaN, lone surrogates) replaced."""
-    try:
-        safe: Json = orjson.loads(orjson.dumps(params))
-    except TypeError:
-        safe = exact.whole_characters(json.loads(json.dumps(params, default=str)))
-    return safe
 
 
 def key_of(request_id: Id) -> Id:

@@ -10,26 +10,17 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import anyio
 import anyio.abc
-from mcp.shared.dispatcher import (
-    CallOptions,
-    DispatchContext,
-    Dispatcher,
-    OnNotify,
-    OnNotifyIntercept,
-    OnRequest,
-    run_notify_intercept,
-)
+from mcp.shared.dispatcher import CallOptions, Dispatcher, OnNotify, OnNotifyIntercept, OnRequest
 from mcp.shared.exceptions import MCPError
-from mcp.shared.message import MessageMetadata
 from mcp.shared.transport_context import TransportContext
-from mcp_types import INTERNAL_ERROR, PARSE_ERROR, REQUEST_TIMEOUT, RequestId
+from mcp_types import PARSE_ERROR, REQUEST_TIMEOUT
 
 from mcp_bridge.exact import decode
+from mcp_bridge.mcp_client.inbox import Inbox
 from mcp_bridge.mcp_client.jsonrpc import (
     ConnectionLost,
     Id,
@@ -60,46 +51,6 @@ class Wire(Protocol):
 CANCEL_SECONDS = 1.0
 """A notice of cancellation waits no longer than this for a server that does not read."""
 
-EARLY_MESSAGES = 100
-"""Messages kept from a server that talks before it is listened to."""
-
-
-@dataclass(slots=True)
-class Inbound:
-    """What surrounds a message from the server (the SDK's `DispatchContext`)."""
-
-    peer: "Peer"
-    request_id: RequestId | None
-    transport: TransportContext = field(
-        default_factory=lambda: TransportContext(kind="peer", can_send_request=True)
-    )
-    message_metadata: MessageMetadata = None
-    cancel_requested: anyio.Event = field(default_factory=anyio.Event)
-    can_send_request: bool = True
-
-    async def send_raw_request(
-        self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None
-    ) -> Json:
-        return await self.peer.send_raw_request(method, params, opts)
-
-    async def notify(
-        self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None
-    ) -> None:
-        await self.peer.notify(method, params, opts)
-
-    async def progress(
-        self, progress: float, total: float | None = None, message: str | None = None
-    ) -> None:
-        """Progress of our answers is not reported: nothing we answer asks for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Handlers:
-    on_request: OnRequest
-    on_notify: OnNotify
-    intercept: OnNotifyIntercept | None
-    tasks: anyio.abc.TaskGroup
-
 
 class Peer(Dispatcher[TransportContext]):
     """Requests out, requests and notifications in: `wire.send` and `receive`."""
@@ -107,15 +58,16 @@ class Peer(Dispatcher[TransportContext]):
     def __init__(self, name: str, wire: Wire) -> None:
         self._name = name
         self._wire = wire
+        self._inbox = Inbox(name, self, self._reply)
         self._pending: dict[Id, asyncio.Future[Json | MCPError]] = {}
-        self._serving: dict[Id, anyio.CancelScope] = {}
-        self._handlers: _Handlers | None = None
-        self._early: list[Json] = []
         self._last_id = 0
         self._closed = anyio.Event()
         self._reason = ""
-        self.noise = 0
-        """Lines that were no messages and have been skipped."""
+
+    @property
+    def noise(self) -> int:
+        """How many lines were no messages and have been skipped."""
+        return self._inbox.noise
 
     # What we ask the server.
 
@@ -203,18 +155,15 @@ class Peer(Dispatcher[TransportContext]):
             if isinstance(item, dict):
                 self._route(item, text)
             else:
-                self._skip(text)
+                self._inbox.skip(text)
 
     def _route(self, message: Json, text: bytes | str) -> None:
         if isinstance(message.get("method"), str):
-            if self._handlers is not None:
-                self._handle(self._handlers, message)
-            elif len(self._early) < EARLY_MESSAGES:
-                self._early.append(message)
+            self._inbox.take(message)
         elif is_answer(message):
             self._settle(as_id(message["id"]), outcome(message))
         else:
-            self._skip(text)
+            self._inbox.skip(text)
 
     def _settle(self, request_id: Id | None, answer: Json | MCPError) -> None:
         if request_id is None and isinstance(answer, MCPError) and len(self._pending) == 1:
@@ -231,67 +180,7 @@ class Peer(Dispatcher[TransportContext]):
         if request_id in self._pending:
             self._settle(request_id, MCPError(PARSE_ERROR, "the answer is not valid JSON"))
         else:
-            self._skip(text)
-
-    def _skip(self, text: bytes | str) -> None:
-        if not text.strip():
-            return
-        self.noise += 1
-        shown = text[:200].decode(errors="replace") if isinstance(text, bytes) else text[:200]
-        level = logging.WARNING if self.noise == 1 else logging.DEBUG
-        logger.log(level, "%s: skipped what is no MCP message: %s", self._name, shown.strip())
-
-    def _handle(self, handlers: _Handlers, message: Json) -> None:
-        method: str = message["method"]
-        params = message.get("params")
-        params = params if isinstance(params, dict) else None
-        request_id = message.get("id")
-        if isinstance(request_id, int | str):
-            handlers.tasks.start_soon(self._serve, handlers, request_id, method, params)
-            return
-        if method == "notifications/cancelled":
-            self._cancelled(as_id((params or {}).get("requestId")))
-        elif not run_notify_intercept(handlers.intercept, method, params):
-            handlers.tasks.start_soon(self._told, handlers, method, params)
-
-    def _cancelled(self, request_id: Id | None) -> None:
-        scope = self._serving.get(request_id) if request_id is not None else None
-        if scope is not None:
-            scope.cancel()
-
-    async def _told(self, handlers: _Handlers, method: str, params: Json | None) -> None:
-        try:
-            await handlers.on_notify(Inbound(self, None), method, params)
-        except Exception:  # boundary: one bad notification must not end the connection
-            logger.exception("%s: handling %s failed", self._name, method)
-
-    async def _serve(
-        self, handlers: _Handlers, request_id: RequestId, method: str, params: Json | None
-    ) -> None:
-        key = key_of(request_id)
-        context: DispatchContext[TransportContext] = Inbound(self, request_id)
-        with anyio.CancelScope() as scope:
-            self._serving[key] = scope
-            try:
-                answer = await self._answer(handlers.on_request, context, method, params)
-            finally:
-                self._serving.pop(key, None)
-            await self._reply({"jsonrpc": "2.0", "id": request_id, **answer})
-
-    async def _answer(
-        self,
-        on_request: OnRequest,
-        context: DispatchContext[TransportContext],
-        method: str,
-        params: Json | None,
-    ) -> Json:
-        try:
-            return {"result": await on_request(context, method, params)}
-        except MCPError as exc:
-            return {"error": exc.error.model_dump(exclude_none=True)}
-        except Exception:  # boundary: the server gets an error, and the connection goes on
-            logger.exception("%s: answering %s failed", self._name, method)
-            return {"error": {"code": INTERNAL_ERROR, "message": "internal error"}}
+            self._inbox.skip(text)
 
     async def _reply(self, message: Json) -> None:
         if self._closed.is_set():
@@ -313,17 +202,7 @@ class Peer(Dispatcher[TransportContext]):
         task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
         """Serve the server's messages until the connection is closed."""
-        async with anyio.create_task_group() as tasks:
-            self._handlers = _Handlers(on_request, on_notify, on_notify_intercept, tasks)
-            early, self._early = self._early, []
-            for message in early:
-                self._handle(self._handlers, message)
-            task_status.started()
-            try:
-                await self._closed.wait()
-            finally:
-                self._handlers = None
-                tasks.cancel_scope.cancel()
+        await self._inbox.run(on_request, on_notify, on_notify_intercept, self._closed, task_status)
 
     def close(self, reason: str) -> None:
         """The connection has ended: every request in flight fails now."""

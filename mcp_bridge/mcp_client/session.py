@@ -32,7 +32,6 @@ from mcp.shared.transport_context import TransportContext
 from mcp_types import (
     CLIENT_CAPABILITIES_META_KEY,
     CLIENT_INFO_META_KEY,
-    CONNECTION_CLOSED,
     INTERNAL_ERROR,
     LOG_LEVEL_META_KEY,
     METHOD_NOT_FOUND,
@@ -57,7 +56,7 @@ from mcp_bridge.errors import (
 )
 from mcp_bridge.mcp_client.channel import Channel, NeedsAuth, ProbeKilled, WrongTransport
 from mcp_bridge.mcp_client.exchange import CURRENT, Exchange, Patience
-from mcp_bridge.mcp_client.jsonrpc import ConnectionLost, wire_safe
+from mcp_bridge.mcp_client.jsonrpc import ConnectionLost
 from mcp_bridge.tools.source import Answerer, CallContext
 from mcp_bridge.types import Json
 
@@ -75,13 +74,9 @@ ASKED = {
 }
 """What a server may ask for, and the capability that answering it takes."""
 
-NOT_MCP = "Failed to parse JSON response"
-"""How the SDK begins when it cannot read an answer; a long list of what it expected follows."""
-
 STAND_INS = frozenset(
     {
         "Server returned an error response",
-        "Session terminated",
         "Not Found",
         "the server refused the message",
     }
@@ -298,6 +293,8 @@ class Session:
         with exchange.scope:
             exchange.start()
             return await self.channel.dispatcher.send_raw_request(method, params, opts)
+        if exchange.broken is not None:
+            raise ConnectionLost(exchange.broken)
         seconds = f"{exchange.seconds:g} s"
         if not exchange.sent and not self.channel.is_http:
             raise SourceUnavailable(
@@ -327,7 +324,6 @@ class Session:
         stamped = {**params, "_meta": meta} if meta else dict(params)
         if self.channel.is_http:
             opts["headers"] = headers
-            stamped = wire_safe(stamped)
         return stamped, opts
 
     def _envelope(self, context: CallContext | None) -> Json:
@@ -378,8 +374,8 @@ class Session:
         """A protocol-level error in our words, with what it says about the outcome."""
         if exchange.status in (401, 403):
             return NeedsAuth(self._name, _login_words(self._name, exchange.status))
-        if exchange.broken is not None or _is_lost(exc, self.channel):
-            words = exchange.broken or self.channel.reason or exc.error.message
+        if isinstance(exc, ConnectionLost):
+            words = exc.error.message
             if not exchange.sent:
                 return SourceUnavailable(self._name, f"{self._name} is not reachable: {words}")
             broke = f"the connection to {self._name} broke before the answer came ({words})"
@@ -387,8 +383,6 @@ class Session:
                 broke += "; whether the call took effect is unknown"
             return OutcomeUnknown(self._name, broke)
         message = exc.error.message
-        if message.startswith(NOT_MCP):
-            message = "answered with JSON that is no MCP message"
         if exchange.status is not None and message in STAND_INS:
             message = f"{message} (HTTP {exchange.status})"
         return SourceRefused(self._name, message, rpc_code=exc.error.code, data=exc.error.data)
@@ -483,7 +477,10 @@ class Session:
         opts["request_id"] = f"listen-{next(self._listens)}"
         before = CURRENT.set(exchange)
         try:
-            await self.channel.dispatcher.send_raw_request("subscriptions/listen", params, opts)
+            with exchange.scope:
+                await self.channel.dispatcher.send_raw_request("subscriptions/listen", params, opts)
+            if exchange.broken is not None:
+                raise ConnectionLost(exchange.broken)
         except MCPError as exc:
             raise self._translated(exc, exchange) from exc
         finally:
@@ -492,13 +489,13 @@ class Session:
     # What the server sends.
 
     def _noticed(self, method: str, params: Mapping[str, Any] | None) -> bool:
-        """Take a notification in the order of the wire. Log messages go on to `_told`."""
+        """Take a notification in the order of the wire, so before the answer that it precedes."""
         content = dict(params or {})
         if method == "notifications/progress":
             self._progress(content)
             return True
         if method == "notifications/message":
-            return False
+            self._logged(content)
         self._on_notification(method, content)
         return True
 
@@ -525,15 +522,16 @@ class Session:
         method: str,
         params: Mapping[str, Any] | None,
     ) -> None:
+        """What `_noticed` could not take: it is in the log already."""
+
+    def _logged(self, content: Json) -> None:
         """A log message: to the call that caused it, or to our log."""
-        content = dict(params or {})
         asker = self._asker()
         if asker is not None and asker.on_log is not None:
             asker.on_log(content)
         else:
             level = LOG_LEVELS.get(str(content.get("level")), logging.INFO)
             logger.log(level, "%s: %s", self._name, str(content.get("data"))[:2000])
-        self._on_notification(method, content)
 
     def _asker(self) -> CallContext | None:
         """Whose call made the server speak. On one shared pipe only a single call tells."""
@@ -580,17 +578,6 @@ class Session:
             raise MCPError(exc.rpc_code, exc.message, exc.data) from exc
         except BridgeError as exc:
             raise MCPError(INTERNAL_ERROR, exc.message) from exc
-
-
-def _is_lost(exc: MCPError, channel: Channel) -> bool:
-    """Whether the connection broke. The SDK's code for it, -32000, is also used by servers."""
-    if isinstance(exc, ConnectionLost):
-        return True
-    if exc.error.code != CONNECTION_CLOSED or not channel.is_http:
-        return False
-    return channel.lost.is_set() or exc.error.message.startswith(
-        ("Connection closed", "SSE stream")
-    )
 
 
 def _login_words(name: str, status: int) -> str:

@@ -5,8 +5,9 @@ from contextlib import AbstractAsyncContextManager
 from mcp_bridge.config.settings import McpServer
 from mcp_bridge.errors import SourceUnavailable
 from mcp_bridge.mcp_client.channel import Channel
-from mcp_bridge.mcp_client.http import open_sse, open_streamable
+from mcp_bridge.mcp_client.sse import open_sse
 from mcp_bridge.mcp_client.stdio import open_stdio
+from mcp_bridge.mcp_client.streamable import open_streamable
 from mcp_bridge.mcp_client.websocket import open_websocket
 
 

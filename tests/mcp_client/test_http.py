@@ -1,21 +1,33 @@
 """Servers behind a URL: every flavour, and what goes wrong between us and them."""
 
 import logging
+import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp
 import anyio
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from yarl import URL
 
 from mcp_bridge.config.settings import McpServer
 from mcp_bridge.errors import OutcomeUnknown, SourceRefused, SourceTimeout, SourceUnavailable
+from mcp_bridge.mcp_client.http import (
+    FAILURES,
+    Unsent,
+    address,
+    lost,
+    proxy_for,
+    within_origin,
+)
 from mcp_bridge.tools.source import CallContext
 from tests.mcp_client.running import PATIENCE, Watch, running, text
+from tests.servers.raw import Asked, Pipe, raw
 from tests.servers.web import Gate, Log, Site, restartable, serving, web_server
 
 FLAVOURS: dict[str, tuple[dict[str, Any], str]] = {
@@ -338,3 +350,190 @@ async def test_an_address_that_is_none_is_said_in_words() -> None:
     async with running(McpServer(url="htp://127.0.0.1/mcp")) as watch:
         assert watch.connection.state == "failed"
         assert "htp" in watch.connection.status()["error"]
+
+
+# The client.
+
+
+KEY: Any = None
+RESPONSE: Any = None
+UNTRUSTED = ssl.SSLCertVerificationError("self-signed")
+UNTRUSTED.verify_message = "self-signed"
+
+
+@pytest.mark.parametrize(
+    ("foreign", "unsent", "said"),
+    [
+        (aiohttp.ClientConnectorError(KEY, OSError(111, "x")), True, "connection refused at"),
+        (aiohttp.ClientConnectorError(KEY, OSError(113, "No route to host")), True, "No route"),
+        (aiohttp.ClientConnectorDNSError(KEY, OSError(-2, "Name unknown")), True, "Name unknown"),
+        (aiohttp.ClientConnectorCertificateError(KEY, UNTRUSTED), True, "not trusted: self-signed"),
+        (aiohttp.ClientConnectorSSLError(KEY, OSError(1, "wrong version")), True, "wrong version"),
+        (aiohttp.ConnectionTimeoutError("slow"), True, "no connection to"),
+        (aiohttp.ClientHttpProxyError(RESPONSE, (), status=407), True, "the proxy answered 407"),
+        (aiohttp.InvalidURL("http://x"), True, "InvalidURL"),
+        (aiohttp.ServerDisconnectedError(), False, "closed the connection without an answer"),
+        (aiohttp.ClientOSError(104, "reset"), False, "broke"),
+        (aiohttp.ClientPayloadError("half"), False, "broke off in the middle"),
+        (aiohttp.SocketTimeoutError("slow"), False, "silent for too long"),
+        (aiohttp.ClientResponseError(RESPONSE, (), status=400), False, "is no HTTP"),
+        (aiohttp.ClientConnectionError("closed"), False, "ClientConnectionError at"),
+        (UnicodeError("idna"), False, "UnicodeError at"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_every_failure_of_the_library_has_words(
+    foreign: Exception, unsent: bool, said: str
+) -> None:
+    """And says whether a byte of the request was on its way (L22)."""
+    assert isinstance(foreign, FAILURES)
+    error = lost(foreign, URL("http://user:hunter22@host/mcp?token=hunter22"))
+    assert isinstance(error, Unsent) is unsent
+    assert said in error.error.message
+    assert "http://host/mcp" in error.error.message
+    assert "hunter22" not in error.error.message
+
+
+@pytest.mark.parametrize("url", ["nonsense", "ftp://h/x", "http://", "http://[bad", "http:///x"])
+def test_a_url_that_http_cannot_use_is_said(url: str) -> None:
+    with pytest.raises(SourceUnavailable, match="the url cannot be used"):
+        address("x", url)
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("http://h", "/"),
+        ("http://h/a%2Fb?key=a%2Fb%3D&x=1+2", "/a%2Fb?key=a%2Fb%3D&x=1+2"),
+        ("http://h/a b?q=é#part", "/a%20b?q=%C3%A9"),
+    ],
+)
+def test_a_url_is_asked_as_it_is_written(url: str, path: str) -> None:
+    assert address("x", url).raw_path_qs == path
+
+
+@pytest.mark.parametrize(
+    ("target", "within"),
+    [
+        ("http://host/other", True),
+        ("http://HOST:80/", True),
+        ("https://host/mcp", True),
+        ("https://host:8443/mcp", False),
+        ("http://host:81/mcp", False),
+        ("http://other/mcp", False),
+        ("http://host.other/mcp", False),
+        ("http://user:password@host/mcp", False),
+    ],
+)
+def test_an_origin_is_scheme_host_and_port(target: str, within: bool) -> None:
+    assert within_origin(URL("http://host/mcp"), URL(target)) is within
+
+
+def test_tls_is_not_given_up_by_a_redirect() -> None:
+    assert not within_origin(URL("https://host/mcp"), URL("http://host/mcp"))
+
+
+PROXY = "http://proxy:3128"
+
+
+@pytest.mark.parametrize(
+    ("environment", "url", "expected"),
+    [
+        ({}, "http://host/", None),
+        ({"http_proxy": PROXY}, "http://host/", PROXY),
+        ({"http_proxy": PROXY}, "https://host/", None),
+        ({"https_proxy": "proxy:3128"}, "https://host/", PROXY),
+        ({"all_proxy": PROXY}, "https://host/", PROXY),
+        ({"http_proxy": PROXY}, "http://127.0.0.1:8000/", None),
+        ({"http_proxy": PROXY}, "http://localhost/", None),
+        ({"http_proxy": PROXY, "no_proxy": "host"}, "http://host/", None),
+        ({"http_proxy": PROXY, "no_proxy": ".org"}, "http://host.org/", None),
+        ({"http_proxy": PROXY, "no_proxy": "*"}, "http://host/", None),
+        ({"http_proxy": PROXY, "no_proxy": "10.0.0.0/8"}, "http://10.2.3.4/", None),
+        ({"http_proxy": PROXY, "no_proxy": "10.0.0.0/8,x"}, "http://11.2.3.4/", PROXY),
+    ],
+)
+def test_the_environment_names_the_proxy(
+    environment: dict[str, str], url: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    found = proxy_for("x", URL(url))
+    assert (None if found is None else str(found).rstrip("/")) == expected
+
+
+def test_a_proxy_of_another_kind_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("http_proxy", "socks5://user:hunter22@proxy:1080")
+    with pytest.raises(SourceUnavailable, match="socks5://proxy:1080") as info:
+        proxy_for("x", URL("http://host/"))
+    assert "hunter22" not in info.value.message
+
+
+async def test_a_proxy_is_asked_for_another_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def call(asked: Asked, pipe: Pipe) -> None:
+        await pipe.result(asked, "done")
+
+    async with raw(call) as site:
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("http_proxy", f"http://user:word@127.0.0.1:{site.port}")
+        made = McpServer(url="http://mcp.invalid/mcp", transport="http", protocol="legacy")
+        async with running(made) as watch:
+            assert text(await watch.call("do")) == "done"
+    assert {asked.path for asked in site.asked} == {"http://mcp.invalid/mcp"}
+    assert {asked.headers["host"] for asked in site.asked} == {"mcp.invalid"}
+    assert {asked.headers["proxy-authorization"] for asked in site.asked} == {"Basic dXNlcjp3b3Jk"}
+
+
+async def test_a_header_that_http_cannot_carry_is_named_without_its_value() -> None:
+    made = McpServer.model_validate(
+        {"url": "http://127.0.0.1:9/", "headers": {"X-Key": "hunter22\r\nx: y"}}
+    )
+    async with running(made) as watch:
+        error = watch.connection.status()["error"]
+    assert "mcp_servers.x: headers.X-Key" in error
+    assert "hunter22" not in error
+
+
+# HTTP+SSE.
+
+
+@pytest.mark.parametrize("elsewhere", ["http://127.0.0.2:1/messages", "http://["])
+async def test_messages_are_sent_only_to_the_server_of_the_stream(elsewhere: str) -> None:
+    async def call(asked: Asked, pipe: Pipe) -> None:
+        await pipe.result(asked, "done")
+
+    async def stream(asked: Asked, pipe: Pipe) -> None:
+        await pipe.begin()
+        await pipe.chunk(f"event: endpoint\ndata: {elsewhere}\n\n".encode())
+        await pipe.gone()
+
+    async with raw(call, stream=stream) as site:
+        async with running(McpServer(url=site.url, transport="sse")) as watch:
+            assert watch.connection.state == "failed"
+            assert "does not say where messages go" in watch.connection.status()["error"]
+    assert {asked.verb for asked in site.asked} == {"GET"}
+
+
+async def test_an_event_stream_is_looked_for_where_the_server_redirects_to() -> None:
+    async def call(asked: Asked, pipe: Pipe) -> None:
+        await pipe.answer(status=202, kind="")
+
+    async def stream(asked: Asked, pipe: Pipe) -> None:
+        if asked.path != "/events/":
+            await pipe.answer(status=302, kind="", headers={"location": "/events/"})
+            return
+        await pipe.begin()
+        await pipe.chunk(b"event: endpoint\ndata: said?session=a%2Fb\n\n")
+        await pipe.gone()
+
+    async with raw(call, stream=stream) as site:
+        made = McpServer(url=site.url, transport="sse", startup_timeout=0.5)
+        async with running(made):
+            asked = await site.until(lambda asked: asked.verb == "POST")
+    assert asked.path == "/events/said?session=a%2Fb"
