@@ -33,6 +33,7 @@ LIST_CHANGED = {
 UPDATED = "notifications/resources/updated"
 ELICITED = "notifications/elicitation/complete"
 TASK = "notifications/tasks/status"
+OVER = ("completed", "failed", "cancelled")
 
 Tell = Callable[[str, Json], None]
 Key = tuple[str, str]
@@ -175,6 +176,8 @@ class Changes:
         elif method == TASK:
             task = (server, str(params.get("taskId")))
             for guest in [g for g in self.guests if task in g.tasks]:
+                if params.get("status") in OVER:
+                    guest.tasks.discard(task)
                 guest.tell(method, params)
 
     def _updated(self, server: str, uri: str, params: Json) -> None:

@@ -94,6 +94,10 @@ class Client:
         self._stopped = reason
         self.scope.cancel()
 
+    def leave(self) -> None:
+        """Nobody waits for the answer any more."""
+        self.stop(left())
+
     @property
     def why_stopped(self) -> MCPError:
         """The error that the request ends with once its scope has been cancelled."""
@@ -148,6 +152,10 @@ class Client:
         except MCPError as exc:
             code, message, data = exc.error.code, exc.error.message, exc.error.data
             raise SourceRefused("the client", message, rpc_code=code, data=data) from exc
+
+
+def left() -> MCPError:
+    return MCPError(CONNECTION_CLOSED, "the client has left")
 
 
 class Outbox:

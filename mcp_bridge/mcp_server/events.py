@@ -1,14 +1,12 @@
 """Answers that are streams of events (SSE), which are never silent for long."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import anyio
 from starlette.types import Receive, Send
 
 from mcp_bridge.mcp_server.http import RawHeaders
-
-PING_SECONDS = 15.0
-"""How long a stream may be silent: what stands in between closes one that says nothing."""
 
 PING = b": ping\r\n\r\n"
 HEADERS = (
@@ -17,6 +15,21 @@ HEADERS = (
     (b"connection", b"keep-alive"),
     (b"x-accel-buffering", b"no"),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """What happens to an answer while its work goes on, in seconds."""
+
+    look: float = 0.2
+    """After so long somebody watches whether its client leaves. What is there sooner is not worth
+    a task that watches."""
+
+    held_back: float = 2.0
+    """So long it may still become JSON. Some clients do not wait long for the headers."""
+
+    ping: float = 15.0
+    """So long a stream may be silent: what stands in between closes one that says nothing."""
 
 
 def event(message: bytes) -> bytes:
@@ -55,8 +68,10 @@ class EventStream:
             await self._send(start)
 
 
-async def until_left(receive: Receive, ping: Callable[[], Awaitable[None]], first: float) -> None:
-    """Return when the client has left; `ping` after `first` seconds, and then now and again."""
+async def until_left(
+    receive: Receive, ping: Callable[[], Awaitable[None]], first: float, then: float
+) -> None:
+    """Return when the client has left; `ping` after `first` seconds, and after `then` again."""
     seconds = first
     while True:
         with anyio.move_on_after(seconds):
@@ -64,4 +79,4 @@ async def until_left(receive: Receive, ping: Callable[[], Awaitable[None]], firs
                 pass
             return
         await ping()
-        seconds = PING_SECONDS
+        seconds = then

@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Self
 
 import anyio
 import anyio.abc
@@ -23,20 +24,13 @@ from starlette.types import Receive, Send
 
 from mcp_bridge import exact
 from mcp_bridge.mcp_client.jsonrpc import key_of
-from mcp_bridge.mcp_server.events import PING, PING_SECONDS, EventStream, event, until_left
+from mcp_bridge.mcp_server.client import left
+from mcp_bridge.mcp_server.events import PING, EventStream, Rhythm, event, until_left
 from mcp_bridge.mcp_server.http import RawHeaders, respond
 from mcp_bridge.mcp_server.messages import notification
 from mcp_bridge.types import Json
 
-LOOK_SECONDS = 0.2
-"""An answer that is there sooner is not worth a task that watches for its client."""
-
-HELD_BACK_SECONDS = 2.0
-"""How long an answer is held back. Some clients do not wait long for the headers."""
-
 TAKE_BACK_SECONDS = 1.0
-
-LEFT = MCPError(CONNECTION_CLOSED, "the client has left")
 
 
 @dataclass(slots=True, eq=False)
@@ -90,6 +84,12 @@ class Questions:
             question.settle(MCPError.from_error_data(answer.error))
 
 
+def taken_back(question: Question) -> bytes:
+    """The event that says that nobody waits for the answer to a question any more."""
+    params: Json = {"requestId": question.number, "reason": "the call is over"}
+    return event(exact.encode(notification("notifications/cancelled", params)))
+
+
 class Exchange:
     """The answer to one POST, and the way to its client until then (a `Channel`).
 
@@ -101,12 +101,14 @@ class Exchange:
         receive: Receive,
         send: Send,
         tasks: anyio.abc.TaskGroup,
+        rhythm: Rhythm,
         questions: Questions | None = None,
         headers: RawHeaders = (),
     ) -> None:
         self._receive = receive
         self._send = send
         self._tasks = tasks
+        self._rhythm = rhythm
         self._questions = questions
         self._headers = headers
         self._asked: set[Question] = set()
@@ -114,8 +116,14 @@ class Exchange:
         self._answered = False
         self._left = False
         self._watching: anyio.CancelScope | None = None
-        self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+        self._timer = asyncio.get_running_loop().call_later(rhythm.look, self._look)
         self.when_left: Callable[[], None] = lambda: None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
     @property
     def can_send_request(self) -> bool:
@@ -128,7 +136,7 @@ class Exchange:
         if self._questions is None:
             raise MCPError(METHOD_NOT_FOUND, f"there is no way to ask this client for {method}")
         if self._left:
-            raise LEFT
+            raise left()
         with self._questions.question() as question:
             self._asked.add(question)
             request = {"jsonrpc": "2.0", "id": question.number, "method": method, "params": params}
@@ -136,23 +144,24 @@ class Exchange:
                 await self._write(event(exact.encode(request)))
                 return await question.answer()
             except anyio.get_cancelled_exc_class():
-                await self._take_back(question)
+                with anyio.move_on_after(TAKE_BACK_SECONDS, shield=True):
+                    await self._write(taken_back(question))
                 raise
             finally:
                 self._asked.discard(question)
 
-    async def _take_back(self, question: Question) -> None:
-        params: Json = {"requestId": question.number, "reason": "the call is over"}
-        with anyio.move_on_after(TAKE_BACK_SECONDS, shield=True):
-            await self.notify("notifications/cancelled", params)
-
     async def finish(self, message: bytes, status: int = 200) -> None:
-        """Answer. What is told after this is not heard."""
+        """Answer. What is told after this is not heard, and what is asked no longer matters."""
         self.close()
+        if self._left:
+            return
         if self._events is None:
             await respond(self._send, status, message, self._headers)
-        else:
-            await self._events.write(event(message), last=True)
+            return
+        for question in tuple(self._asked):
+            question.settle(MCPError(CONNECTION_CLOSED, "the call is over"))
+            await self._events.write(taken_back(question))
+        await self._events.write(event(message), last=True)
 
     def close(self) -> None:
         """Nothing more is written but the answer, and nobody watches the client."""
@@ -176,11 +185,12 @@ class Exchange:
 
     async def _watch(self, scope: anyio.CancelScope) -> None:
         with scope:
-            first = HELD_BACK_SECONDS if self._events is None else PING_SECONDS
-            await until_left(self._receive, self._ping, first)
+            rhythm = self._rhythm
+            first = rhythm.held_back if self._events is None else rhythm.ping
+            await until_left(self._receive, self._ping, first, rhythm.ping)
             self._left = True
             for question in self._asked:
-                question.settle(LEFT)
+                question.settle(left())
             self.when_left()
 
     async def _ping(self) -> None:

@@ -20,7 +20,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -80,6 +80,10 @@ list tools once, and never again."""
 HELLO = ("initialize", "server/discover")
 HELLO_SECONDS = 2.0
 """How long they wait: some clients give up soon."""
+
+NOT_TO_BE_KEPT: Json = {"ttlMs": 0, "cacheScope": "private"}
+"""Lists change whenever a server comes, goes or changes its mind, and only clients that listen hear
+of it: for the others, any time to live is a time in which they call what is gone."""
 
 STOPPING_SECONDS = 0.5
 LEVEL_SECONDS = 5.0
@@ -191,9 +195,9 @@ class Facade:
         """A result with what the client's era requires, and without what it does not know."""
         if not client.modern:
             return for_old_era(result)
-        hints = {"ttlMs": 0, "cacheScope": "private"} if method in CACHEABLE_METHODS else {}
-        if result.get("resultType") == "input_required":
-            hints = {}
+        hints: Json = {}
+        if method in CACHEABLE_METHODS and result.get("resultType") != "input_required":
+            hints = NOT_TO_BE_KEPT
         meta = result.get("_meta")
         stamp: Json = {SERVER_INFO_META_KEY: self._about}
         return {
@@ -372,8 +376,7 @@ class Facade:
         if self._asks_in_between(source, client, answerers.for_call(None, declared)):
             return await self.parked.start(client, subject, outbox, answered_by)
         async with outbox.opened():
-            context = context_of(client, params, outbox, declared)
-            return await send(replace(context, hands_back=True))
+            return await send(context_of(client, params, outbox, declared, hands_back=True))
 
     def _asks_in_between(self, source: ToolSource, client: Client, answerer: Answerer) -> bool:
         """Whether questions come while the call runs, and not as its result: a server of the old
@@ -438,7 +441,14 @@ def check(version: str, method: str, params: Json) -> None:
             raise MCPError(METHOD_NOT_FOUND, "Method not found", method) from None
 
 
-def context_of(client: Client, params: Json, outbox: CallOutbox, answerer: Answerer) -> CallContext:
+def context_of(
+    client: Client,
+    params: Json,
+    outbox: CallOutbox,
+    answerer: Answerer,
+    *,
+    hands_back: bool = False,
+) -> CallContext:
     return CallContext(
         caller=client.visit.caller,
         on_progress=outbox.progress,
@@ -446,4 +456,5 @@ def context_of(client: Client, params: Json, outbox: CallOutbox, answerer: Answe
         answerer=answerer,
         meta=client.meta,
         extra={k: v for k, v in params.items() if k not in ("name", "arguments", "_meta")},
+        hands_back=hands_back,
     )

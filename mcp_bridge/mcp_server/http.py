@@ -1,6 +1,7 @@
 """HTTP as the streamable transport uses it: header fields, bodies, refusals and answers."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from starlette.requests import ClientDisconnect
@@ -58,7 +59,11 @@ class Refusal(Exception):
 
 def accepts(fields: Mapping[str, str]) -> tuple[bool, bool]:
     """Whether the client takes JSON, and whether it takes events (RFC 9110, 12.5.1)."""
-    given = fields.get("accept", "")
+    return _accepted(fields.get("accept", ""))
+
+
+@lru_cache(maxsize=256)
+def _accepted(given: str) -> tuple[bool, bool]:
     kinds = [kind.partition(";")[0].strip().lower() for kind in given.split(",")]
     anything = "*/*" in kinds
     json = anything or JSON in kinds or "application/*" in kinds

@@ -2,8 +2,8 @@
 
 A server of the old era asks in the middle of a call and waits. A client of the new era must get
 the question as the result of its request, and sends the request again with the answer. So the call
-runs in a task of its own; its question is handed out with a token, and whoever comes back with the
-token, being the same caller with the same request, finds the call where it was.
+runs in a task of its own; its questions are handed out with a token, and whoever comes back with
+the token, being the same caller with the same request, finds the call where it was.
 """
 
 import logging
@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 ANSWER_SECONDS = 300.0
 """How long a question stays open. Then the server is told that nobody answered."""
 
+GATHER_SECONDS = 0.02
+"""What a server asks side by side is handed out together: so long after the first, it is there."""
+
 MOST_CALLS = 1000
 
 Work = Callable[[Answerer], Awaitable[Json]]
@@ -38,6 +41,7 @@ class Question:
 
     method: str
     params: Json
+    handed_out: bool = False
     answered: anyio.Event = field(default_factory=anyio.Event)
     answer: Json | None = None
 
@@ -96,8 +100,10 @@ class ParkedCall:
     async def next(self) -> Json:
         """Its result, or the questions that are open now. Whoever stops waiting stops the call."""
         try:
-            while self._outcome is None and not self.questions:
-                await self._news.wait()
+            await self._until(lambda: bool(self.questions))
+            if self._outcome is None:
+                with anyio.move_on_after(GATHER_SECONDS):
+                    await self._until(lambda: False)
         except BaseException:
             self.scope.cancel()
             raise
@@ -107,6 +113,8 @@ class ParkedCall:
             return self._outcome
         await self._outbox.flush()
         self._outbox.pause()
+        for question in self.questions.values():
+            question.handed_out = True
         asked = {k: {"method": q.method, "params": q.params} for k, q in self.questions.items()}
         return {
             "resultType": "input_required",
@@ -115,14 +123,19 @@ class ParkedCall:
         }
 
     def come_back(self, client: Client, answers: Json) -> None:
-        """The client is here again, with answers."""
+        """The client is here again, with answers to what was handed out."""
         self._client = client
         self._outbox.turn_to(client)
-        for key in list(self.questions):
+        for key in [key for key, question in self.questions.items() if question.handed_out]:
             question = self.questions.pop(key)
             answer = answers.get(key)
             question.answer = answer if isinstance(answer, dict) else None
             question.answered.set()
+
+    async def _until(self, true: Callable[[], bool]) -> None:
+        """Wait until something is true, or the call is over."""
+        while self._outcome is None and not true():
+            await self._news.wait()
 
     def _tell(self) -> None:
         event, self._news = self._news, anyio.Event()

@@ -19,7 +19,7 @@ from starlette.types import Receive, Send
 from mcp_bridge import exact
 from mcp_bridge.mcp_client.jsonrpc import Id, as_id, key_of
 from mcp_bridge.mcp_server.client import Client
-from mcp_bridge.mcp_server.events import PING, PING_SECONDS, EventStream, event, until_left
+from mcp_bridge.mcp_server.events import PING, EventStream, Rhythm, event, until_left
 from mcp_bridge.mcp_server.exchange import Questions
 from mcp_bridge.mcp_server.http import Refusal
 from mcp_bridge.mcp_server.messages import notification
@@ -85,7 +85,7 @@ class HttpSession(Session):
         if key is not None and (client := self._running.get(key)) is not None:
             client.stop(MCPError(REQUEST_CANCELLED, "Request cancelled"))
 
-    async def hear(self, receive: Receive, send: Send) -> None:
+    async def hear(self, receive: Receive, send: Send, rhythm: Rhythm) -> None:
         """Serve the stream of what belongs to no request, until one side leaves."""
         if self._stream is not None:
             raise Refusal(409, INVALID_REQUEST, "this session has a stream already: close it first")
@@ -98,7 +98,7 @@ class HttpSession(Session):
         try:
             with scope:
                 await events.begin()
-                await until_left(receive, ping, PING_SECONDS)
+                await until_left(receive, ping, rhythm.ping, rhythm.ping)
         finally:
             self._stream = None
         await events.write(b"", last=True)
@@ -169,9 +169,11 @@ class Sessions:
         self._timers[session.id] = loop.call_later(seconds, self._end_if_idle, session)
 
     def _end_if_idle(self, session: HttpSession) -> None:
-        idle = 0.0 if session.users else time.monotonic() - session.idle_since
-        if idle >= self.idle_seconds:
+        left = self.idle_seconds
+        if not session.users:
+            left -= time.monotonic() - session.idle_since
+        if left <= 0:
             logger.info("a session of %s ends: nothing happens in it", session.owner[0])
             self.end(session)
         else:
-            self._look_again(session, self.idle_seconds - idle)
+            self._look_again(session, left)

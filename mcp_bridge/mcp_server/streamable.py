@@ -8,7 +8,7 @@ and models for each request, which was most of what a tool call cost.
                              the connection cancels it (modern.py)
     POST of the old era      belongs to a session (sessions.py), begins one (`initialize`), or is a
                              request without one. A notification or an answer to a question of ours
-                             is accepted with 202
+                             is accepted with 202. 2025-03-26 has batches, too (answers.py)
     GET                      what a session hears between its requests
     DELETE                   its end
 
@@ -18,8 +18,10 @@ before anybody can be asked is a Refusal with its HTTP status; everything later 
 
 import logging
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 
+import anyio
 import anyio.abc
 from mcp.shared.exceptions import MCPError
 from mcp.shared.inbound import ERROR_CODE_HTTP_STATUS, MCP_PROTOCOL_VERSION_HEADER
@@ -37,13 +39,13 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_HANDSHAKE_VERS
 from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
-from mcp_bridge.mcp_server.client import Client
-from mcp_bridge.mcp_server.exchange import LEFT, Exchange
+from mcp_bridge.mcp_server.answers import Batch, answer_of, client_of
+from mcp_bridge.mcp_server.events import Rhythm
+from mcp_bridge.mcp_server.exchange import Exchange
 from mcp_bridge.mcp_server.facade import Facade
 from mcp_bridge.mcp_server.http import Fields, Refusal, accepts, is_json, read_body, respond
-from mcp_bridge.mcp_server.messages import answer_to, error_of, refusal_of
 from mcp_bridge.mcp_server.modern import check_arguments, check_envelope, check_version
-from mcp_bridge.mcp_server.reading import Refused, message_of, value_of
+from mcp_bridge.mcp_server.reading import Refused, message_of, parts_of, value_of
 from mcp_bridge.mcp_server.session import Session, nowhere
 from mcp_bridge.mcp_server.sessions import HttpSession, Sessions
 from mcp_bridge.mcp_server.visit import Visit
@@ -76,6 +78,7 @@ class Streamable:
         self._tasks = tasks
         self._max_bytes = max_bytes
         self.sessions = Sessions(idle_seconds)
+        self.rhythm = Rhythm()
 
     async def serve(self, incoming: Incoming) -> None:
         """Answer one HTTP request."""
@@ -93,7 +96,7 @@ class Streamable:
     async def _modern(self, incoming: Incoming, version: str) -> None:
         if incoming.scope["method"] != "POST":
             raise not_allowed("POST")
-        match await self._message(incoming):
+        match message_in(await self._value(incoming)):
             case JSONRPCRequest() as request:
                 check_envelope(request, incoming.fields)
                 if request.method == "tools/call":
@@ -130,22 +133,28 @@ class Streamable:
             raise not_acceptable("text/event-stream")
         session = needed(session)
         with session.used():
-            await session.hear(incoming.receive, incoming.send)
+            await session.hear(incoming.receive, incoming.send, self.rhythm)
 
     async def _in_session(self, incoming: Incoming, session: HttpSession) -> None:
         with session.used():
-            match await self._message(incoming):
+            value = await self._value(incoming)
+            if isinstance(value, list):
+                await self._answer_batch(incoming, session, session.protocol_version, value)
+                return
+            match message_in(value):
                 case JSONRPCRequest() as request:
                     await self._answer_in_session(incoming, session, request)
                     return
-                case JSONRPCNotification() as notification:
-                    self._notified(incoming.visit, session, notification)
-                case JSONRPCResponse() | JSONRPCError() as response:
-                    session.questions.settle(response)
+                case other:
+                    self._take(incoming.visit, session, other)
             await respond(incoming.send, 202, b"", session.headers)
 
     async def _without_session(self, incoming: Incoming, version: str) -> None:
-        match await self._message(incoming):
+        value = await self._value(incoming)
+        if isinstance(value, list):
+            await self._answer_batch(incoming, None, version, value)
+            return
+        match message_in(value):
             case JSONRPCRequest(method="initialize") as request:
                 await self._open_session(incoming, request)
             case JSONRPCRequest() as request:
@@ -163,6 +172,14 @@ class Streamable:
             if not opened:
                 self.sessions.end(session)
 
+    def _take(self, visit: Visit, session: HttpSession, message: JSONRPCMessage) -> None:
+        """A notification, or the answer to a question."""
+        match message:
+            case JSONRPCNotification():
+                self._notified(visit, session, message)
+            case JSONRPCResponse() | JSONRPCError():
+                session.questions.settle(message)
+
     def _notified(self, visit: Visit, session: HttpSession, message: JSONRPCNotification) -> None:
         method = message.method
         if method == "notifications/cancelled":
@@ -174,57 +191,63 @@ class Streamable:
         except (KeyError, ValidationError, MCPError) as exc:
             logger.debug("%s is not heard: %s", method, exc)
 
-    # Requests of both.
-
     async def _answer_in_session(
         self, incoming: Incoming, session: HttpSession, request: JSONRPCRequest
     ) -> bool:
-        exchange = Exchange(
-            incoming.receive, incoming.send, self._tasks, session.questions, session.headers
-        )
+        """Whether the answer is a result, and not an error."""
+        exchange = self._exchange(incoming, session)
         version = session.protocol_version or LATEST_HANDSHAKE_VERSION
         client = client_of(incoming.visit, session, exchange, version, request)
-        with session.running(client, request.id):
-            return await self._answer(client, exchange, request, NO_STATUSES)
+        with exchange, session.running(client, request.id):
+            answer = await answer_of(self._facade, client, request)
+            await exchange.finish(answer.text)
+        return answer.error is None
+
+    async def _answer_batch(
+        self, incoming: Incoming, session: HttpSession | None, version: str, values: list[object]
+    ) -> None:
+        """Answer several requests at once, in whatever order they end, as one list."""
+        try:
+            parts = parts_of(values, version)
+        except Refused as refused:
+            raise refusal_for(refused) from refused
+        with self._exchange(incoming, session) as exchange:
+            batch = Batch(self._facade, incoming.visit, session, exchange, version)
+            exchange.when_left = batch.leave
+            async with anyio.create_task_group() as tasks:
+                for value in parts:
+                    other = batch.take(value, tasks)
+                    if other is not None and session is not None:
+                        self._take(incoming.visit, session, other)
+            if batch.answers:
+                await exchange.finish(batch.text())
+                return
+        await respond(incoming.send, 202, b"", session.headers if session else ())
+
+    # A request of either era that belongs to no session.
 
     async def _answer_alone(
         self, incoming: Incoming, version: str, request: JSONRPCRequest, statuses: Mapping[int, int]
     ) -> None:
-        """Answer a request without a session. It ends when its client leaves: nobody else can be
-        given its result."""
+        """Answer it. It ends when its client leaves: nobody else can be given its result."""
         session = Session(nowhere)
-        exchange = Exchange(incoming.receive, incoming.send, self._tasks)
+        exchange = self._exchange(incoming, None)
         client = client_of(incoming.visit, session, exchange, version, request)
-        exchange.when_left = lambda: client.stop(LEFT)
-        try:
-            await self._answer(client, exchange, request, statuses)
-        finally:
-            session.close()
+        exchange.when_left = client.leave
+        with exchange, closing(session):
+            answer = await answer_of(self._facade, client, request)
+            await exchange.finish(answer.text, statuses.get(answer.error or 0, 200))
 
-    async def _answer(
-        self,
-        client: Client,
-        exchange: Exchange,
-        request: JSONRPCRequest,
-        statuses: Mapping[int, int],
-    ) -> bool:
-        """Whether it has been answered with a result, and not with an error."""
-        try:
-            result = await self._facade.answer(client, request.method, request.params or {})
-        except Exception as exc:  # boundary: whatever goes wrong is this request's answer
-            error = error_of(exc)
-            status = statuses.get(error["code"], 200)
-            await exchange.finish(refusal_of(request.id, error), status)
-            return False
-        finally:
-            exchange.close()
-        await exchange.finish(answer_to(request.id, result))
-        return True
+    def _exchange(self, incoming: Incoming, session: HttpSession | None) -> Exchange:
+        questions, headers = (session.questions, session.headers) if session else (None, ())
+        return Exchange(
+            incoming.receive, incoming.send, self._tasks, self.rhythm, questions, headers
+        )
 
     # What comes in.
 
-    async def _message(self, incoming: Incoming) -> JSONRPCMessage:
-        """The message in the body of a POST.
+    async def _value(self, incoming: Incoming) -> object:
+        """The JSON in the body of a POST.
 
         Raises:
             Refusal: there is none that can be read, or its answer could not be.
@@ -240,16 +263,24 @@ class Streamable:
             what = f"the body is larger than {self._max_bytes} bytes (limits.max_request_bytes)"
             raise Refusal(413, INVALID_REQUEST, what)
         try:
-            return message_of(value_of(body))
-        except Refused as exc:
-            error, number = exc.answer.error, exc.answer.id
-            raise Refusal(400, error.code, error.message, request_id=number) from exc
+            return value_of(body)
+        except Refused as refused:
+            raise refusal_for(refused) from refused
 
 
-def client_of(
-    visit: Visit, session: Session, exchange: Exchange, version: str, request: JSONRPCRequest
-) -> Client:
-    return Client(visit, session, exchange, version, request.id, request.params or {})
+def message_in(value: object) -> JSONRPCMessage:
+    """Raises:
+    Refusal: it is no message.
+    """
+    try:
+        return message_of(value)
+    except Refused as refused:
+        raise refusal_for(refused) from refused
+
+
+def refusal_for(refused: Refused) -> Refusal:
+    error = refused.answer.error
+    return Refusal(400, error.code, error.message, request_id=refused.answer.id)
 
 
 def needed(session: HttpSession | None) -> HttpSession:

@@ -217,3 +217,18 @@ async def test_the_end_of_a_login_at_a_url_is_told_to_the_one_who_was_sent_there
         assert told["elicitationId"] == "e1"
         await other.ask("ping")
         assert other.told == []
+
+
+async def test_the_status_of_a_task_is_told_to_the_one_who_began_it() -> None:
+    began = {"task": {"taskId": "t1", "status": "working"}}
+    box = Box(tools=[tool("slow")], answers={"slow": began})
+    async with boxes("legacy", a=box) as house, wire(house) as ada, wire(house) as bob:
+        await ada.ask("tools/call", {"name": "slow", "arguments": {}, "task": {}})
+        for status in ("working", "completed"):
+            await box.announce("notifications/tasks/status", {"taskId": "t1", "status": status})
+            told = await ada.until_told("notifications/tasks/status")
+            assert (told["taskId"], told["status"]) == ("t1", status)
+        await box.announce("notifications/tasks/status", {"taskId": "t2", "status": "working"})
+        for client in (ada, bob):
+            await client.ask("ping")
+            assert client.told == []
