@@ -15,7 +15,7 @@ answer is made again); and if that finds nothing by the ids alone, for clients w
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import orjson
@@ -26,6 +26,9 @@ from mcp_bridge.types import Caller, Json
 MOST_BYTES = 128 * 1024 * 1024
 OVERHEAD = 1000
 """What keeping a turn costs beside its text."""
+
+WORTH_TELLING = 0.9
+"""A turn that is used is told again when less than this part of its time is left elsewhere."""
 
 Key = tuple[str, str, str]
 """Caller, what came before, what was handed out."""
@@ -59,8 +62,21 @@ class Kept:
     loose: Key
 
 
+@dataclass(frozen=True, slots=True)
+class TurnCopy:
+    """A turn as another process may keep it, and for how many seconds."""
+
+    key: Key
+    loose: Key
+    turn: HiddenTurn
+    seconds: float
+
+
 class TurnMemory:
-    """Hidden turns in this process, each for `ttl` seconds after it was used last."""
+    """Hidden turns in this process, each for `ttl` seconds after it was used last.
+
+    Where others serve beside it, `tell` is given a copy of what is kept for them to `put`.
+    """
 
     def __init__(
         self,
@@ -68,10 +84,12 @@ class TurnMemory:
         clock: Callable[[], float] = time.monotonic,
         *,
         most_bytes: int = MOST_BYTES,
+        tell: Callable[[TurnCopy], None] | None = None,
     ) -> None:
         self._ttl = ttl
         self._clock = clock
         self._most_bytes = most_bytes
+        self._tell = tell
         self._turns: OrderedDict[Key, Kept] = OrderedDict()  # the one used longest ago first
         self._latest: dict[Key, Key] = {}  # from a loose key to the newest exact one
         self._size = 0
@@ -86,13 +104,26 @@ class TurnMemory:
             before.hear(message)
         key = (caller.name, before.value(), exact_signature(said))
         loose = (caller.name, before.value(), signature(said))
-        self._forget(key)
-        kept = Kept(turn, self._clock() + self._ttl, turn.size, loose)
-        self._turns[key] = kept
-        self._latest[loose] = key
+        copy = TurnCopy(key, loose, turn, self._ttl)
+        self.put(copy)
+        if self._tell is not None:
+            self._tell(copy)
+
+    def put(self, copy: TurnCopy) -> None:
+        """Keep a turn under the keys that it has."""
+        self._forget(copy.key)
+        kept = Kept(copy.turn, self._clock() + copy.seconds, copy.turn.size, copy.loose)
+        self._turns[copy.key] = kept
+        self._latest[copy.loose] = copy.key
         self._size += kept.size
         while self._size > self._most_bytes:
             self._forget(next(iter(self._turns)))
+
+    def copies(self) -> Iterator[TurnCopy]:
+        """All that is kept now."""
+        now = self._clock()
+        for key, kept in self._turns.items():
+            yield TurnCopy(key, kept.loose, kept.turn, kept.until - now)
 
     def restore(self, caller: Caller, messages: Sequence[Json]) -> list[Json]:
         """The conversation with every hidden turn that we know put back into it."""
@@ -123,8 +154,10 @@ class TurnMemory:
             key = self._latest.get((caller.name, before.value(), signature(said)))
         if key is None:
             return None
-        kept = self._turns.pop(key)
-        self._turns[key] = replace(kept, until=self._clock() + self._ttl)
+        kept, now = self._turns.pop(key), self._clock()
+        self._turns[key] = replace(kept, until=now + self._ttl)
+        if self._tell is not None and kept.until - now < WORTH_TELLING * self._ttl:
+            self._tell(TurnCopy(key, kept.loose, kept.turn, self._ttl))
         return kept.turn
 
     def _forget_old(self) -> None:

@@ -49,14 +49,22 @@ class Talk:
 
 
 class Waiting:
-    """All conversations whose servers may ask the user. `tasks` is the bridge's own group."""
+    """All conversations whose servers may ask the user. `tasks` is the bridge's own group.
 
-    def __init__(self, tasks: TaskGroup) -> None:
+    Where others serve beside it, `tell` is told which conversations wait here, and which no more.
+    """
+
+    def __init__(self, tasks: TaskGroup, tell: Callable[[Key, bool], None] | None = None) -> None:
         self._tasks = tasks
+        self._tell = tell or (lambda key, waits: None)
         self._parked: dict[Key, Talk] = {}
 
     def __len__(self) -> int:
         return len(self._parked)
+
+    def keys(self) -> tuple[Key, ...]:
+        """What the answers are recognised by that are waited for."""
+        return tuple(self._parked)
 
     @property
     def full(self) -> bool:
@@ -115,27 +123,37 @@ class Waiting:
         talk.asked = asked
         talk.patience.deadline = anyio.current_time() + ttl
         self._parked[key] = talk
+        self._tell(key, True)
 
     def _unpark(self, talk: Talk) -> bool:
         """Whether it was still waiting; it is not any more."""
         for key, parked in self._parked.items():
             if parked is talk:
                 del self._parked[key]
+                self._tell(key, False)
                 return True
         return False
 
     def _resumed(self, ask: Ask) -> Talk | None:
         """The conversation in which a question was asked that the last message answers."""
-        messages: list[Json] = ask.body["messages"]
-        if [message.get("role") for message in messages[-2:]] != ["assistant", "user"]:
+        key = answered(ask.caller, ask.body["messages"])
+        talk = self._parked.pop(key, None) if key is not None else None
+        if key is None or talk is None:
             return None
-        talk = self._parked.pop(key_of(ask.caller, messages[:-2], messages[-2]), None)
-        if talk is None or talk.asked is None or talk.patience.cancel_called:
+        self._tell(key, False)
+        if talk.asked is None or talk.patience.cancel_called:
             return None
         talk.patience.deadline = math.inf
         talk.asked.go_on(ask)
         talk.asked = None
         return talk
+
+
+def answered(caller: Caller, messages: Sequence[Json]) -> Key | None:
+    """What the last message is recognised by, when it may be the answer to a question."""
+    if [message.get("role") for message in messages[-2:]] != ["assistant", "user"]:
+        return None
+    return key_of(caller, messages[:-2], messages[-2])
 
 
 def key_of(caller: Caller, before: Sequence[Json], said: Json) -> Key:

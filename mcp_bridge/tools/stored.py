@@ -8,7 +8,7 @@ import secrets
 import time
 import unicodedata
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from sys import getsizeof
 
@@ -52,10 +52,22 @@ class Stored:
     until: float
 
 
+@dataclass(frozen=True, slots=True)
+class ResultCopy:
+    """A text as another process may keep it, for whom, and for how many seconds."""
+
+    caller: str
+    id: str
+    text: str
+    page: int
+    seconds: float
+
+
 class StoredResults:
     """Keeps cut results for `ttl` seconds, at most `most_bytes` of them, the oldest going first.
 
-    `page` is the most that is read at once; 0: as much as was shown of the cut result.
+    `page` is the most that is read at once; 0: as much as was shown of the cut result. Where others
+    serve beside it, `tell` is given a copy of what is kept for them to `put`.
     """
 
     name = NAME
@@ -68,25 +80,42 @@ class StoredResults:
         clock: Callable[[], float] = time.monotonic,
         *,
         most_bytes: int = MOST_BYTES,
+        tell: Callable[[ResultCopy], None] | None = None,
     ) -> None:
         self._page = page
         self._ttl = ttl
         self._clock = clock
         self._most_bytes = most_bytes
+        self._tell = tell
         self._results: OrderedDict[tuple[str, str], Stored] = OrderedDict()
         self._size = 0
         self.tools = (Tool(NAME, READ, DEFINITION),)
 
     def keep(self, caller: Caller, text: str, cap: int) -> str:
         """Keep a text that was cut to `cap`; returns the id under which `caller` reads it."""
-        key = secrets.token_hex(8)
         page = min(cap, self._page or cap)
-        self._results[caller.name, key] = Stored(text, page, self._clock() + self._ttl)
-        self._size += getsizeof(text)
+        copy = ResultCopy(caller.name, secrets.token_hex(8), text, page, self._ttl)
+        self.put(copy)
+        if self._tell is not None:
+            self._tell(copy)
+        return copy.id
+
+    def put(self, copy: ResultCopy) -> None:
+        """Keep a text under the id that it has."""
+        key, until = (copy.caller, copy.id), self._clock() + copy.seconds
+        if (before := self._results.pop(key, None)) is not None:
+            self._size -= getsizeof(before.text)
+        self._results[key] = Stored(copy.text, copy.page, until)
+        self._size += getsizeof(copy.text)
         while len(self._results) > 1 and (self._size > self._most_bytes or self._oldest_is_over()):
             _, gone = self._results.popitem(last=False)
             self._size -= getsizeof(gone.text)
-        return key
+
+    def copies(self) -> Iterator[ResultCopy]:
+        """All that is kept now."""
+        now = self._clock()
+        for (caller, id), kept in self._results.items():
+            yield ResultCopy(caller, id, kept.text, kept.page, kept.until - now)
 
     def _oldest_is_over(self) -> bool:
         return next(iter(self._results.values())).until <= self._clock()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_bridge.agent.memory import HiddenTurn, TurnMemory
+from mcp_bridge.agent.memory import HiddenTurn, TurnCopy, TurnMemory
 from mcp_bridge.types import Caller, Json
 
 ANNA, BERT = Caller("anna"), Caller("bert")
@@ -323,3 +323,41 @@ def test_any_conversation_can_be_kept_and_comes_back(messages: list[Json]) -> No
     memory = TurnMemory(ttl=60)
     kept(memory, messages, call("t1"), note="mine")
     assert "mine" in notes(memory.restore(ANNA, [*messages, said(call("t1")), result("t1")]))
+
+
+# What other processes are told
+
+
+def test_a_turn_is_found_in_another_memory_that_was_given_a_copy() -> None:
+    told: list[TurnCopy] = []
+    here, there = TurnMemory(ttl=60, tell=told.append), TurnMemory(ttl=60)
+    kept(here, [user()], call("t1"))
+    (only,) = told
+    there.put(only)
+    again = [user(), said(call("t1")), result("t1")]
+    assert there.restore(ANNA, again) == here.restore(ANNA, again) != again
+    assert there.restore(BERT, again) == again
+
+
+def test_a_turn_in_use_is_told_again_before_its_copies_are_forgotten() -> None:
+    clock, told = Clock(), list[TurnCopy]()
+    memory = TurnMemory(60, clock, tell=told.append)
+    kept(memory, [user()], call("t1"))
+    again = [user(), said(call("t1")), result("t1")]
+    memory.restore(ANNA, again)
+    assert len(told) == 1, "its copies are as new as it is"
+    clock.now = 30
+    memory.restore(ANNA, again)
+    assert [copy.seconds for copy in told] == [60, 60]
+
+
+def test_a_copy_lives_as_long_as_it_says() -> None:
+    clock = Clock()
+    here, there = TurnMemory(60, clock), TurnMemory(60, clock)
+    kept(here, [user()], call("t1"))
+    clock.now = 40
+    for one in here.copies():
+        there.put(one)
+    again = [user(), said(call("t1")), result("t1")]
+    clock.now = 61
+    assert there.restore(ANNA, again) == again

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mcp_bridge.tools.arguments import read
 from mcp_bridge.tools.source import CallContext
-from mcp_bridge.tools.stored import DEFINITION, READ, StoredResults, boundary
+from mcp_bridge.tools.stored import DEFINITION, READ, ResultCopy, StoredResults, boundary
 from mcp_bridge.types import Caller, Json
 
 ANNA, BERT = Caller("anna"), Caller("bert")
@@ -142,3 +142,25 @@ async def test_pages_put_together_are_the_whole_text(text: str, page: int) -> No
         assert int(numbers[1]) > offset
         offset = int(numbers[1])
     assert read == text
+
+
+async def test_a_text_is_read_in_another_process_that_was_given_a_copy() -> None:
+    told: list[ResultCopy] = []
+    here, there = StoredResults(4, 60, tell=told.append), StoredResults(100, 60)
+    id = here.keep(ANNA, "0123456789", cap=10)
+    for copy in told:
+        there.put(copy)
+    assert await call(there, ANNA, id=id) == await call(here, ANNA, id=id)
+    assert (await call(there, BERT, id=id))["isError"] is True
+
+
+async def test_copies_live_as_long_as_they_say_and_count_once() -> None:
+    clock = Clock()
+    here, there = StoredResults(4, 60, clock), StoredResults(4, 60, clock, most_bytes=200)
+    id = here.keep(ANNA, "0" * 100, cap=10)
+    clock.now = 40
+    for copy in [*here.copies()] * 3:
+        there.put(copy)
+    assert "isError" not in await call(there, ANNA, id=id)
+    clock.now = 61
+    assert (await call(there, ANNA, id=id))["isError"] is True
