@@ -194,6 +194,7 @@ def serve_bridge(port: int, direct: Target, on_start: Callable[[], None], place:
     from mcp_bridge import serve
     from mcp_bridge.app import create_app
     from mcp_bridge.config.load import load
+    from mcp_bridge.listening import listen
     from mcp_bridge.telemetry.logging import set_up
 
     config = place / "config.json"
@@ -201,7 +202,7 @@ def serve_bridge(port: int, direct: Target, on_start: Callable[[], None], place:
     loaded = load(str(config), {}, {"network": {"port": port}})
     with Path(os.devnull).open("w") as nowhere:
         set_up(loaded.settings, nowhere)
-        serve.serve(create_app(loaded), serve.listen(loaded.settings.network), on_start)
+        serve.serve(create_app(loaded), listen(loaded.settings.network), on_start)
 
 
 def main() -> None:

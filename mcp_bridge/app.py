@@ -1,7 +1,7 @@
 """The web application: its lifetime, every route on one screen, and how errors are answered."""
 
 import logging
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -18,7 +18,7 @@ from mcp_bridge.api.chat import ChatEndpoint
 from mcp_bridge.api.completions import CompletionsEndpoint
 from mcp_bridge.api.forward import ForwardEndpoint
 from mcp_bridge.api.models import ModelEndpoint, ModelsEndpoint
-from mcp_bridge.bridge import open_bridge
+from mcp_bridge.bridge import Shared, open_bridge
 from mcp_bridge.config.follow import Reload, following
 from mcp_bridge.config.load import Loaded
 from mcp_bridge.errors import BridgeError, RequestError
@@ -30,16 +30,24 @@ from mcp_bridge.telemetry.metrics import Measured, Metrics
 logger = logging.getLogger(__name__)
 
 
-def create_app(loaded: Loaded, reload: Reload | None = None) -> FastAPI:
+def create_app(
+    loaded: Loaded,
+    reload: Reload | None = None,
+    *,
+    shared: Shared | None = None,
+    metrics: Metrics | None = None,
+) -> "Application":
     """The application for a configuration; its lifespan opens the bridge (`app.state.bridge`).
 
     With `reload`, the files that the configuration came from are watched and SIGHUP is heard: then
-    `reload` reads it again, and what does not load changes nothing.
+    `reload` reads it again, and what does not load changes nothing. `shared` and `metrics` are
+    given where several processes serve one address.
     """
     app = Application(title="mcp_bridge", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.loaded = loaded
     app.state.reload = reload
-    app.state.metrics = metrics = Metrics()
+    app.state.shared = shared
+    app.state.metrics = metrics = metrics or Metrics()
     openai, mcp = openai_routes(), mcp_routes(lambda scope: scope["app"].state.mcp_door)
     app.router.routes += openai
     app.router.routes.append(Mount("/t/{toolset}", routes=openai_routes()))
@@ -48,16 +56,21 @@ def create_app(loaded: Loaded, reload: Reload | None = None) -> FastAPI:
     app.router.routes.append(Route("/", RedirectResponse("/docs"), methods=["GET"]))
     for kind, handler in ERROR_ANSWERS.items():
         app.add_exception_handler(kind, handler)
-    app.stand_behind(front(app, metrics, straight_ways([*openai, *mcp])))
+    inside = Straight(app.behind, straight_ways([*openai, *mcp]), error_answer)
+    app.stand_behind(front(app, metrics, inside), inside)
     return app
 
 
 class Application(FastAPI):
     """FastAPI behind what happens to every request."""
 
-    def stand_behind(self, front: ASGIApp) -> None:
-        """Let every request go through `front`, which calls `behind`."""
+    def stand_behind(self, front: ASGIApp, inside: ASGIApp) -> None:
+        """Let every request go through `front`, which leads to `inside` and that to `behind`.
+
+        `inside` alone is for requests that another process has counted and logged.
+        """
         self._front = front
+        self.inside = inside
 
     async def behind(self, scope: Scope, receive: Receive, send: Send) -> None:
         """FastAPI itself."""
@@ -68,10 +81,9 @@ class Application(FastAPI):
         await self._front(scope, receive, send)
 
 
-def front(app: Application, metrics: Metrics, straight: Sequence[Route]) -> ASGIApp:
+def front(app: Application, metrics: Metrics, inside: ASGIApp) -> ASGIApp:
     """Every request from the outside in: counted, logged, cleaned, and let through."""
-    inner: ASGIApp = Straight(app.behind, straight, error_answer)
-    inner = Cors(inner, app)
+    inner: ASGIApp = Cors(inside, app)
     inner = CleanPaths(inner)
     inner = RequestLog(inner, app, error_answer(BUG))
     return Measured(inner, metrics)
@@ -102,8 +114,11 @@ def openai_routes() -> list[BaseRoute]:
 async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
     """Open the bridge, and follow its configuration while it runs."""
     loaded: Loaded = app.state.loaded
+    shared: Shared | None = app.state.shared
     records = counting(app.state.metrics)
-    async with open_bridge(loaded.settings, records) as bridge:
+    if shared is not None:
+        records = shared.recorded(records)
+    async with open_bridge(loaded.settings, records, shared) as bridge:
         app.state.bridge = bridge
         # Left first: its calls are answered while there still is a bridge to answer them.
         async with mcp_door(bridge) as door, following(loaded, app.state.reload, bridge.apply):

@@ -11,16 +11,18 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Protocol
 
 import anyio
 from anyio.abc import TaskGroup
+from starlette.types import Receive, Scope, Send
 
 from mcp_bridge.agent.calls import CallRunner, Caps
 from mcp_bridge.agent.loop import Agent
-from mcp_bridge.agent.memory import TurnMemory
+from mcp_bridge.agent.memory import TurnCopy, TurnMemory
 from mcp_bridge.agent.record import ConversationRecord, log_conversation
 from mcp_bridge.agent.sampling import Answerers
-from mcp_bridge.agent.waiting import Waiting
+from mcp_bridge.agent.waiting import Key, Waiting
 from mcp_bridge.config.changes import Changes, diff
 from mcp_bridge.config.settings import McpServer, Settings
 from mcp_bridge.errors import RequestError
@@ -30,7 +32,7 @@ from mcp_bridge.policy.addresses import check_address
 from mcp_bridge.policy.doorkeeper import Doorkeeper
 from mcp_bridge.tools.catalog import Catalog, View
 from mcp_bridge.tools.runner import CallRecord, ToolRunner, log_record
-from mcp_bridge.tools.stored import StoredResults
+from mcp_bridge.tools.stored import ResultCopy, StoredResults
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +57,38 @@ class Records:
 LOGGED = Records()
 
 
+class Shared(Protocol):
+    """What a bridge has in common with others that serve the same address (`workers/`)."""
+
+    def connection(self, name: str, settings: McpServer, on_change: Listener) -> Connection:
+        """How a configured MCP server is reached from here."""
+        ...
+
+    def recorded(self, records: Records) -> Records:
+        """Who is told of what, when each call is to be recorded once for all."""
+        ...
+
+    def keep_turn(self, copy: TurnCopy) -> None: ...
+
+    def keep_result(self, copy: ResultCopy) -> None: ...
+
+    def wait_here(self, key: Key, waits: bool) -> None: ...
+
+    async def delivered(self) -> None:
+        """Return when the others have what was kept here so far, or have had time enough."""
+        ...
+
+    def place_of(self, key: Key) -> int | None:
+        """The other one at which a conversation waits for its user."""
+        ...
+
+    async def hand_over(
+        self, worker: int, body: bytes, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Have a request whose body has been read answered there."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What follows from the settings alone. A request keeps the one that it began with."""
@@ -71,8 +105,11 @@ class Rules:
 class Bridge:
     """A running bridge. Made by `open_bridge`."""
 
-    def __init__(self, settings: Settings, tasks: TaskGroup, records: Records) -> None:
+    def __init__(
+        self, settings: Settings, tasks: TaskGroup, records: Records, shared: Shared | None = None
+    ) -> None:
         self._tasks = tasks
+        self.shared = shared
         self._listeners: list[Listener] = []
         self._scopes: dict[Connection, anyio.CancelScope] = {}
         self._wanted: dict[str, Connection] = {}
@@ -81,10 +118,10 @@ class Bridge:
         self._collisions: Mapping[str, tuple[str, ...]] = {}
         self._records = records
         self.runner = ToolRunner(records.call)
-        self.waiting = Waiting(tasks)
+        self.waiting = Waiting(tasks, shared.wait_here if shared else None)
         self.rules = self._rules(settings, None)
         for name, server in settings.mcp_servers.items():
-            self._wanted[name] = self._current[name] = self._start(name, server, self._changed)
+            self._wanted[name] = self._current[name] = self._start(name, server)
 
     # What a request uses. One that awaits in between takes `rules` once.
 
@@ -170,7 +207,7 @@ class Bridge:
             RequestError: 424, the server cannot be used, and why.
         """
         await check_address(server.url or "", "server_url")
-        connection = self._start(label, server, None)
+        connection = self._owned(Connection(label, server))
         try:
             await connection.settled()
             if connection.state is not State.CONNECTED:
@@ -193,7 +230,7 @@ class Bridge:
         if before.inference is not self.rules.inference:
             self._tasks.start_soon(before.inference.aclose)
         for name in (*changes.added, *changes.changed):
-            self._wanted[name] = self._start(name, settings.mcp_servers[name], self._changed)
+            self._wanted[name] = self._start(name, settings.mcp_servers[name])
         for name in changes.changed:
             self._tasks.start_soon(self._swap, name, self._wanted[name])
         for name in changes.removed:
@@ -216,8 +253,13 @@ class Bridge:
         if before and old and old.tools == settings.tools:
             stored, memory = before.stored, before.memory
         else:
-            stored = StoredResults(settings.tools.max_result_chars, settings.tools.memory_ttl)
-            memory = TurnMemory(settings.tools.memory_ttl)
+            page, ttl, shared = (
+                settings.tools.max_result_chars,
+                settings.tools.memory_ttl,
+                self.shared,
+            )
+            stored = StoredResults(page, ttl, tell=shared.keep_result if shared else None)
+            memory = TurnMemory(ttl, tell=shared.keep_turn if shared else None)
         calls = CallRunner(
             self.runner,
             stored,
@@ -241,8 +283,13 @@ class Bridge:
 
     # Connections.
 
-    def _start(self, name: str, server: McpServer, on_change: Listener | None) -> Connection:
-        connection = Connection(name, server, on_change=on_change)
+    def _start(self, name: str, server: McpServer) -> Connection:
+        """Begin to reach a configured server."""
+        if self.shared is not None:
+            return self._owned(self.shared.connection(name, server, self._changed))
+        return self._owned(Connection(name, server, on_change=self._changed))
+
+    def _owned(self, connection: Connection) -> Connection:
         self._scopes[connection] = anyio.CancelScope()
         self._tasks.start_soon(self._own, connection)
         return connection
@@ -295,13 +342,15 @@ def caps_of(servers: Mapping[str, McpServer]) -> Caps:
 
 
 @asynccontextmanager
-async def open_bridge(settings: Settings, records: Records = LOGGED) -> AsyncGenerator[Bridge]:
+async def open_bridge(
+    settings: Settings, records: Records = LOGGED, shared: Shared | None = None
+) -> AsyncGenerator[Bridge]:
     """A running bridge. MCP servers connect in the background: nothing waits for them here.
 
     Leaving stops all children.
     """
     async with anyio.create_task_group() as tasks:
-        bridge = Bridge(settings, tasks, records)
+        bridge = Bridge(settings, tasks, records, shared)
         try:
             yield bridge
         finally:

@@ -24,6 +24,8 @@ import click
 from mcp_bridge.types import Json
 
 if TYPE_CHECKING:
+    import socket
+
     from mcp_bridge.bridge import Bridge
     from mcp_bridge.config.load import Loaded
     from mcp_bridge.config.settings import PrefixPolicy, Settings
@@ -100,8 +102,20 @@ def main() -> None:
     metavar="NUMBER",
     help="Listen on this port, not on network.port. 0: any free one.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    metavar="NUMBER",
+    help="Answer in so many processes, not in network.workers.",
+)
 @log_option("logging.log_level")
-def serve(path: str | None, host: str | None, port: int | None, log_level: str | None) -> None:
+def serve(
+    path: str | None,
+    host: str | None,
+    port: int | None,
+    workers: int | None,
+    log_level: str | None,
+) -> None:
     """Serve the bridge until it is stopped.
 
     OpenAI clients use the base URL that the log names at the start. The configuration is watched:
@@ -117,9 +131,15 @@ def serve(path: str | None, host: str | None, port: int | None, log_level: str |
     Example:
       mcp-bridge serve --config config.json --port 9090
     """
-    given = overriding(network={"host": host, "port": port}, logging={"log_level": log_level})
+    network = {"host": host, "port": port, "workers": workers}
+    given = overriding(network=network, logging={"log_level": log_level})
     loaded, reload = to_be_served(path, given)
-    raise click.exceptions.Exit(0 if serve_http(loaded, reload) else 1)
+    sockets = listening(loaded)
+    if loaded.settings.network.workers > 1:
+        served = serve_with_workers(loaded, path, given, sockets)
+    else:
+        served = serve_http(loaded, reload, sockets)
+    raise click.exceptions.Exit(0 if served else 1)
 
 
 def to_be_served(path: str | None, overrides: Json) -> "tuple[Loaded, Callable[[], Loaded]]":
@@ -140,24 +160,48 @@ def to_be_served(path: str | None, overrides: Json) -> "tuple[Loaded, Callable[[
     return loaded, reload
 
 
-def serve_http(loaded: "Loaded", reload: "Callable[[], Loaded]") -> bool:
-    """Serve it until a signal; False when it could not start (the log says why)."""
-    from mcp_bridge import serve as server
+def listening(loaded: "Loaded") -> "list[socket.socket]":
+    """The public sockets; a port that is taken is told before anything else is imported."""
     from mcp_bridge.errors import ConfigError
+    from mcp_bridge.listening import listen
 
-    network = loaded.settings.network
     try:
-        sockets = server.listen(network)
+        return listen(loaded.settings.network)
     except ConfigError as exc:
         refuse(exc.mistakes)
 
-    from mcp_bridge.app import create_app  # takes a while: a taken port is told before
 
-    def announce() -> None:
-        url = server.url_of(network, sockets)
-        logger.info("listening on %s, with %s", url, contents(loaded.settings))
+def announcing(loaded: "Loaded", sockets: "list[socket.socket]") -> Callable[[], None]:
+    """What the log says once requests are taken."""
+    from mcp_bridge.listening import url_of
 
-    return server.serve(create_app(loaded, reload), sockets, announce)
+    network = loaded.settings.network
+    url = url_of(network, sockets)  # now: they may be closed before
+    what = contents(loaded.settings)
+    if network.workers > 1:
+        what = f"{count(network.workers, 'worker')}, {what}"
+    return lambda: logger.info("listening on %s, with %s", url, what)
+
+
+def serve_http(
+    loaded: "Loaded", reload: "Callable[[], Loaded]", sockets: "list[socket.socket]"
+) -> bool:
+    """Serve it until a signal; False when it could not start (the log says why)."""
+    from mcp_bridge import serve as server
+    from mcp_bridge.app import create_app
+
+    return server.serve(create_app(loaded, reload), sockets, announcing(loaded, sockets))
+
+
+def serve_with_workers(
+    loaded: "Loaded", path: str | None, given: Json, sockets: "list[socket.socket]"
+) -> bool:
+    """The same, in several processes."""
+    if sys.platform == "win32":
+        refuse(["network.workers: Windows cannot share a port between processes; use 1"])
+    from mcp_bridge.workers.supervise import Plan, supervise
+
+    return supervise(Plan(loaded, path, given, sockets), announcing(loaded, sockets))
 
 
 @main.command()

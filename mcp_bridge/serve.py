@@ -1,23 +1,21 @@
-"""Serving the application: its sockets, what a signal does, and the end."""
+"""Serving the application: what a signal does, and the end."""
 
-import errno
 import gc
 import logging
 import signal
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
 import uvicorn
 from fastapi import FastAPI
 from sse_starlette.sse import AppStatus
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import HANDLED_SIGNALS
-
-from mcp_bridge.config.settings import Network
-from mcp_bridge.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -41,56 +39,35 @@ TOO_LONG = (
     b"content-length: 0\r\nconnection: close\r\n\r\n"
 )
 
-BACKLOG = 2048
-NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-"""`localhost` has an IPv6 address also where the system has no IPv6: the other one is enough."""
-
 KEEP_ALIVE_SECONDS = 75
 """Longer than clients keep idle connections, so that none is closed while a request is sent."""
 
-ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104  # read, not bound
 
+@dataclass(frozen=True, slots=True)
+class Among:
+    """What is different for one of several processes that serve one address.
 
-def listen(network: Network) -> list[socket.socket]:
-    """Take the port, before anything is started that would have to be stopped again.
-
-    Raises:
-        ConfigError: the address or the port cannot be had.
+    `front` takes the requests before the application does; `drained` returns when the others need
+    this one no more.
     """
-    sockets: list[socket.socket] = []
-    port = network.port
-    with ExitStack() as undo:
-        for family, address in _addresses(network):
-            try:
-                taken = socket.create_server((address, port), family=family, backlog=BACKLOG)
-            except OSError as exc:
-                if exc.errno not in NOT_HERE:
-                    raise ConfigError([_refused(network, exc)]) from exc
-                continue
-            sockets.append(undo.enter_context(taken))
-            port = taken.getsockname()[1]  # 0 has become a number, the same for each address
-        if not sockets:
-            raise ConfigError(
-                [f'network.host: this machine has no address "{network.host}"; 127.0.0.1 works']
-            )
-        undo.pop_all()
-    return sockets
+
+    front: ASGIApp
+    drained: Callable[[], Awaitable[None]]
 
 
-def url_of(network: Network, sockets: list[socket.socket]) -> str:
-    """What clients on this machine set as their base URL."""
-    host = ANY.get(network.host, network.host).strip("[]")
-    port = sockets[0].getsockname()[1]
-    return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
-
-
-def serve(app: FastAPI, sockets: list[socket.socket], on_start: Callable[[], None]) -> bool:
+def serve(
+    app: FastAPI,
+    sockets: list[socket.socket],
+    on_start: Callable[[], None],
+    among: Among | None = None,
+) -> bool:
     """Serve until a signal ends it; `on_start` is called when requests are taken.
 
     Returns False when the application could not start (the log says why).
     """
     config = uvicorn.Config(
-        app,
+        among.front if among else app,
+        interface="asgi3",
         lifespan="on",
         http=BoundedHttp,
         log_config=None,
@@ -102,7 +79,7 @@ def serve(app: FastAPI, sockets: list[socket.socket], on_start: Callable[[], Non
     )
     # Or each SSE stream of MCP would end with the signal, before its call is answered.
     AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]  # it has none
-    server = _Server(config, app, on_start)
+    server = _Server(config, app, on_start, among)
     try:
         server.run(sockets)
     except SystemExit:  # uvicorn's word for a failed start
@@ -153,10 +130,17 @@ class BoundedHttp(HttpToolsProtocol):
 class _Server(uvicorn.Server):
     """uvicorn's server, for which a signal is a normal end: the exit code is 0."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI, on_start: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        app: FastAPI,
+        on_start: Callable[[], None],
+        among: Among | None,
+    ) -> None:
         super().__init__(config)
         self._app = app
         self._on_start = on_start
+        self._among = among
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, but anyio knows its loop also in callbacks, such as those of pipes.
@@ -185,6 +169,8 @@ class _Server(uvicorn.Server):
             await self._app.state.mcp_door.drain(GRACE_SECONDS - CLOSING_SECONDS)
             while self.server_state.tasks and not self.force_exit:  # noqa: ASYNC110  # as uvicorn's
                 await anyio.sleep(POLL_SECONDS)
+            if self._among is not None:
+                await self._among.drained()
         self._app.state.bridge.stop()  # they end while the rest of the connections does
         if self.server_state.tasks:
             self._hang_up()
@@ -205,29 +191,3 @@ class _Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _addresses(network: Network) -> list[tuple[int, str]]:
-    """The addresses behind the host, `localhost` being two."""
-    host = network.host.strip("[]") or None
-    try:
-        found = socket.getaddrinfo(
-            host, network.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-    except (OSError, UnicodeError) as exc:
-        raise ConfigError([f'network.host: there is no address for "{network.host}"']) from exc
-    return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found))
-
-
-def _refused(network: Network, error: OSError) -> str:
-    host, port = network.host, network.port
-    match error.errno:
-        case errno.EADDRINUSE:
-            return (
-                f"network.port: port {port} of {host} is in use; end the program that has it, "
-                "or choose another with --port (0: any free one)"
-            )
-        case errno.EACCES:
-            return f"network.port: port {port} needs privileges; choose one above 1023 with --port"
-        case _:
-            return f"network: cannot listen on {host}, port {port}: {error}"

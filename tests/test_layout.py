@@ -11,8 +11,8 @@ PACKAGE = ROOT / "mcp_bridge"
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"__main__"}),
     frozenset({"cli"}),
-    frozenset({"demo", "doctor"}),
-    frozenset({"app", "serve"}),
+    frozenset({"demo", "doctor", "workers"}),
+    frozenset({"app", "serve", "listening"}),
     frozenset({"api", "mcp_server", "admin", "middleware"}),
     frozenset({"bridge"}),
     frozenset({"agent"}),

@@ -23,8 +23,8 @@ from mcp.shared.exceptions import MCPError
 from mcp_bridge import serve
 from mcp_bridge.config.settings import Network
 from mcp_bridge.errors import ConfigError
+from mcp_bridge.listening import listen, url_of
 from mcp_bridge.mcp_client import stdio
-from mcp_bridge.serve import listen, url_of
 from tests.fakes import Json, ScriptedInference, hang
 from tests.mcp_client.running import SCRIPTED, dead, logged
 from tests.mcp_server.running import client as mcp_client

@@ -19,13 +19,14 @@ from mcp_bridge.agent.context import NOTHING_WANTED, Library, with_reader
 from mcp_bridge.agent.conversation import Ask
 from mcp_bridge.agent.events import Asked, Delta, Event, Finished, Started, ToolStarted
 from mcp_bridge.agent.sampling import DEPTH_HEADER, depth_of
+from mcp_bridge.agent.waiting import answered
 from mcp_bridge.api.body import check_announced, check_chat, parse_object, read_body
 from mcp_bridge.api.functions import FUNCTIONS, speaks_functions
 from mcp_bridge.api.leaving import watching
 from mcp_bridge.api.selection import Choice, choose, is_side_request
 from mcp_bridge.api.strangers import server_of
 from mcp_bridge.api.stream import StreamWriter, WholeWriter, Writer
-from mcp_bridge.bridge import Bridge
+from mcp_bridge.bridge import Bridge, Shared
 from mcp_bridge.errors import BridgeError, RequestError
 from mcp_bridge.inference.splice import Run
 from mcp_bridge.policy.access import NOTHING
@@ -93,13 +94,25 @@ class ChatEndpoint:
         arrival = Arrival.of(scope, bridge)
         limit = bridge.settings.limits.max_request_bytes
         check_announced(arrival.headers, limit)
-        body = parse_object(await read_body(receive, limit))
+        raw = await read_body(receive, limit)
+        body = parse_object(raw)
         check_chat(body)
         choice = choose(body, arrival.caller, arrival.headers, arrival.toolset, bridge.settings)
+        if bridge.shared is not None:
+            worker = waits_elsewhere(bridge.shared, arrival, choice)
+            if worker is not None:
+                await bridge.shared.hand_over(worker, raw, scope, receive, send)
+                return
         shape: Shape = CHAT
         if speaks_functions(body):
             choice, shape = choice.narrowed(NOTHING), FUNCTIONS
         await answer(bridge, arrival, choice, shape, receive, send)
+
+
+def waits_elsewhere(shared: Shared, arrival: Arrival, choice: Choice) -> int | None:
+    """The other worker at which a tool call waits for the answer that this may be."""
+    key = answered(arrival.caller, choice.body["messages"])
+    return shared.place_of(key) if key is not None else None
 
 
 async def answer(
@@ -172,6 +185,8 @@ class Answering:
                         case ToolStarted():
                             await self.writer.busy()
                         case Finished() | Asked():
+                            if self.bridge.shared is not None:  # the next request may go there
+                                await self.bridge.shared.delivered()
                             last = self.shape.chunks(event.last_chunks)
                             await self.writer.finish(self.shape.whole(event.completion), last)
 

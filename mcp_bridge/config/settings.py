@@ -240,6 +240,9 @@ class Network(Section):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0: any free one.")
+    workers: int = Field(
+        1, ge=1, description="Processes that answer, for machines with more cores (not on Windows)."
+    )
     allowed_hosts: tuple[str, ...] = Field(
         (), description="Host headers that `/mcp` accepts besides loopback, such as `bridge:*`."
     )

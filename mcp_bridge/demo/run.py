@@ -24,8 +24,8 @@ from mcp_bridge.demo.ask import USUAL, Question, ask, reason_against
 from mcp_bridge.demo.model import MODEL, scripted_model
 from mcp_bridge.demo.serving import serving
 from mcp_bridge.errors import ConfigError
+from mcp_bridge.listening import listen, url_of
 from mcp_bridge.mcp_client.connection import Connection, State
-from mcp_bridge.serve import listen, url_of
 
 STARTUP_SECONDS = 30
 SERVERS = "mcp_bridge.demo.servers"

@@ -9,8 +9,10 @@ import asyncio
 import json
 import logging
 import re
+import select
 import sys
 import traceback
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import TextIO
@@ -24,6 +26,9 @@ HANDLER = "mcp_bridge"
 OURS = "mcp_bridge"
 TRACE = 5
 BATCH_SECONDS = 0.05
+WHOLE_BYTES = select.PIPE_BUF if hasattr(select, "PIPE_BUF") else 512
+"""As much as is written to a pipe without another process's words in between."""
+
 TALKATIVE = ("openai", "httpcore2", "hpack", "h2", "websockets")
 """Their DEBUG holds bodies or headers: it is not written at any level."""
 
@@ -39,17 +44,22 @@ SOURCE = logging._srcfile
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
 
-def set_up(settings: Settings, stream: TextIO | None = None) -> None:
-    """Write the log as the settings say. Called again, as after a reload, it starts afresh."""
+def set_up(settings: Settings, stream: TextIO | None = None, *, worker: int | None = None) -> None:
+    """Write the log as the settings say. Called again, as after a reload, it starts afresh.
+
+    `worker` tells the lines of several processes apart that write to the same place.
+    """
     logging.addLevelName(TRACE, "TRACE")
     level = logging.getLevelNamesMapping()[settings.logging.log_level]
     others = level_of_others(level)
-    handler = Batching(stream or sys.stderr)
+    handler = Batching(stream or sys.stderr, alone=worker is None)
     handler.name = HANDLER
     handler.addFilter(_Worth(others))
     redact = Redactor.of(settings)
     handler.setFormatter(
-        JsonLines(redact) if settings.logging.format == "json" else TextLines(redact)
+        JsonLines(redact, worker)
+        if settings.logging.format == "json"
+        else TextLines(redact, worker)
     )
     root = logging.getLogger()
     for old in [old for old in root.handlers if old.name == HANDLER]:
@@ -101,11 +111,13 @@ def visible(text: str) -> str:
 class Batching(logging.StreamHandler[TextIO]):
     """Writes the lines of a short while together, off the path of the requests they are about.
 
-    Warnings, and what is said outside of a running loop, are written at once.
+    Warnings, and what is said outside of a running loop, are written at once. When it is not
+    `alone`, other processes write to the same pipe: only what is short enough stays whole there.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, alone: bool = True) -> None:
         super().__init__(stream)
+        self._alone = alone
         self._lines: list[str] = []
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -136,9 +148,21 @@ class Batching(logging.StreamHandler[TextIO]):
     def flush(self) -> None:
         with self.lock or nullcontext():
             lines, self._lines = self._lines, []
-            if lines:
-                self.stream.write("".join(lines))
-            super().flush()
+            for text in ["".join(lines)] if self._alone else pieces(lines):
+                self.stream.write(text)
+                super().flush()
+
+
+def pieces(lines: Iterable[str]) -> Iterator[str]:
+    """The lines joined as far as a pipe takes them in one piece (POSIX); a longer line is alone."""
+    piece, size = "", 0
+    for line in lines:
+        length = len(line.encode(errors="replace"))
+        if piece and size + length > WHOLE_BYTES:
+            yield piece
+            piece, size = "", 0
+        piece, size = piece + line, size + length
+    yield piece
 
 
 class _Worth(logging.Filter):
@@ -171,9 +195,11 @@ def _is_of(record: logging.LogRecord, name: str) -> bool:
 class _Lines(logging.Formatter):
     """What both formats share."""
 
-    def __init__(self, redact: Redactor) -> None:
+    def __init__(self, redact: Redactor, worker: int | None = None) -> None:
         super().__init__()
         self._redact = redact
+        self._worker = worker
+        self._place = "" if worker is None else f"w{worker} "
         self._this_second = (0, "")
 
     def _second(self, second: int) -> str:
@@ -204,7 +230,10 @@ class _Lines(logging.Formatter):
 
 
 class TextLines(_Lines):
-    """`2026-11-25 20:51:12.123 INFO    mcp_client.stdio [req-1] message`, tracebacks indented."""
+    """`2026-11-25 20:51:12.123 INFO    mcp_client.stdio [req-1] message`, tracebacks indented.
+
+    Where several workers write, `w0` and the like stand before the logger's name.
+    """
 
     def _written(self, second: int) -> str:
         return f"{datetime.fromtimestamp(second):%Y-%m-%d %H:%M:%S}"
@@ -215,7 +244,7 @@ class TextLines(_Lines):
         message = visible(self._message(record))
         line = (
             f"{self._second(int(record.created))}.{int(record.msecs):03d} "
-            f"{record.levelname:<7} {visible(name)}{request}: {message}"
+            f"{record.levelname:<7} {self._place}{visible(name)}{request}: {message}"
         )
         # Indented, so that a message with line breaks cannot pass for another entry.
         trace = (self._trace(record) or "").splitlines()
@@ -235,6 +264,7 @@ class JsonLines(_Lines):
             "logger": record.name,
             "message": self._message(record),
             "request_id": REQUEST_ID.get(),
+            "worker": self._worker,
             "exception": self._trace(record),
         }
         entry = {name: value for name, value in entry.items() if value is not None}

@@ -5,7 +5,10 @@ choose, so every label has a bound: what comes after the first so many names is 
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from operator import add
 from typing import Any
 
 from prometheus_client import (
@@ -17,6 +20,9 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 from starlette.datastructures import Headers
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -68,15 +74,35 @@ class Children:
         return child
 
 
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Several processes whose counts are shown as one.
+
+    They count in files of this directory, which the environment named when prometheus_client was
+    imported (its multiprocess mode), so that what a process has counted outlives it.
+    """
+
+    directory: str
+    pids: Callable[[], Iterable[int]]
+
+
 class Metrics:
     """Everything that one application counts."""
 
-    def __init__(self) -> None:
+    def __init__(self, together: Together | None = None) -> None:
         self._registry = CollectorRegistry()
+        self._servers = ServerStates()
+        self._shown = self._registry
+        if together is None:
+            ProcessCollector(registry=self._registry)
+        else:
+            self._shown = CollectorRegistry()
+            MultiProcessCollector(self._shown, path=together.directory)  # type: ignore[no-untyped-call]  # it has none
+            self._shown.register(Processes(together.pids))
+        self._shown.register(self._servers)
         self._callers = Known(MOST_CALLERS)
         self._models = Known(MOST_MODELS)
         self._tools = Known(MOST_TOOLS)
-        ProcessCollector(registry=self._registry)
         self._count_requests()
         self._count_conversations()
         self._count_tools()
@@ -103,6 +129,7 @@ class Metrics:
             "mcp_bridge_streams_open",
             "Streamed answers that are under way.",
             registry=self._registry,
+            multiprocess_mode="livesum",
         )
 
     def _count_conversations(self) -> None:
@@ -148,18 +175,6 @@ class Metrics:
                 registry=self._registry,
             )
         )
-        self._connected = Gauge(
-            "mcp_bridge_mcp_server_connected",
-            "Whether an MCP server is connected.",
-            ("server",),
-            registry=self._registry,
-        )
-        self._states = Gauge(
-            "mcp_bridge_mcp_server_state",
-            "The state of an MCP server: 1 for the state that it is in.",
-            ("server", "state"),
-            registry=self._registry,
-        )
 
     # What happens
 
@@ -201,12 +216,51 @@ class Metrics:
 
     def page(self, servers: Mapping[str, str]) -> bytes:
         """All of it in the text format. `servers` are the states of the MCP servers now."""
-        self._connected.clear()
-        self._states.clear()
-        for name, state in servers.items():
-            self._connected.labels(name).set(state == CONNECTED)
-            self._states.labels(name, state).set(1)
-        return generate_latest(self._registry)
+        self._servers.states = servers
+        return generate_latest(self._shown)
+
+
+class ServerStates(Collector):
+    """The MCP servers as they are when the page is asked for."""
+
+    def __init__(self) -> None:
+        self.states: Mapping[str, str] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        connected = GaugeMetricFamily(
+            "mcp_bridge_mcp_server_connected",
+            "Whether an MCP server is connected.",
+            labels=("server",),
+        )
+        states = GaugeMetricFamily(
+            "mcp_bridge_mcp_server_state",
+            "The state of an MCP server: 1 for the state that it is in.",
+            labels=("server", "state"),
+        )
+        for name, state in self.states.items():
+            connected.add_metric((name,), float(state == CONNECTED))
+            states.add_metric((name, state), 1)
+        yield connected
+        yield states
+
+
+class Processes(Collector):
+    """Memory, CPU time and descriptors of several processes, added up; when the first began."""
+
+    def __init__(self, pids: Callable[[], Iterable[int]]) -> None:
+        self._pids = pids
+
+    def collect(self) -> Iterator[Metric]:
+        found: dict[str, Metric] = {}
+        for pid in self._pids():
+            for metric in ProcessCollector(pid=partial(int, pid), registry=None).collect():
+                value = metric.samples[0].value
+                if (before := found.get(metric.name)) is not None:
+                    together = min if metric.name.endswith("start_time_seconds") else add
+                    value = together(before.samples[0].value, value)
+                    metric.samples[0] = metric.samples[0]._replace(value=value)
+                found[metric.name] = metric
+        yield from found.values()
 
 
 def tokens(usage: Json) -> dict[str, int]:

@@ -13,7 +13,7 @@ from mcp.shared.exceptions import MCPDeprecationWarning
 
 from mcp_bridge.config.settings import Settings
 from mcp_bridge.telemetry.context import REQUEST_ID
-from mcp_bridge.telemetry.logging import set_up, tear_down
+from mcp_bridge.telemetry.logging import WHOLE_BYTES, pieces, set_up, tear_down
 from mcp_bridge.telemetry.redactor import MASK, Redactor, secrets_of
 from mcp_bridge.types import Json
 
@@ -326,3 +326,20 @@ def test_a_record_that_cannot_be_formatted_is_written_without_its_secrets(
     logger().warning("%d tries", SECRETS["inference key"])
     assert "tries" in stream.getvalue()
     assert SECRETS["inference key"] not in stream.getvalue() + capsys.readouterr().err
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_a_line_names_its_worker_where_there_are_several(format: str) -> None:
+    stream = io.StringIO()
+    set_up(Settings.model_validate({"logging": {"format": format}}), stream, worker=2)
+    logger().warning("hello")
+    (line,) = lines(stream)
+    assert json.loads(line)["worker"] == 2 if format == "json" else " w2 test: hello" in line
+
+
+def test_lines_that_share_a_pipe_are_joined_as_long_as_it_keeps_them_whole() -> None:
+    short, long = "x" * 999 + "\n", "y" * 5000 + "\n"
+    joined = list(pieces([short] * 9 + [long, short]))
+    assert "".join(joined) == short * 9 + long + short
+    assert all(len(piece) <= WHOLE_BYTES or piece == long for piece in joined)
+    assert len(joined) < 11

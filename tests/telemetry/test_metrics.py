@@ -1,5 +1,6 @@
 """Metrics: what is counted, and that nobody outside can make the counters grow without end."""
 
+import os
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 
@@ -13,7 +14,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
-from mcp_bridge.telemetry.metrics import MOST_MODELS, MOST_TOOLS, Measured, Metrics
+from mcp_bridge.telemetry.metrics import MOST_MODELS, MOST_TOOLS, Measured, Metrics, Processes
 
 Labels = dict[str, str]
 
@@ -210,3 +211,15 @@ async def test_a_stream_is_open_until_it_has_ended() -> None:
             assert value(metrics, "mcp_bridge_streams_open") == 1
             streaming.end.set()
     assert value(metrics, "mcp_bridge_streams_open") == 0
+
+
+def test_processes_are_shown_as_one() -> None:
+    def shown(pids: list[int]) -> dict[str, float]:
+        return {
+            metric.name: metric.samples[0].value for metric in Processes(lambda: pids).collect()
+        }
+
+    one, two = shown([os.getpid()]), shown([os.getpid(), os.getpid()])
+    assert two["process_start_time_seconds"] == one["process_start_time_seconds"]
+    assert two["process_open_fds"] >= 2 * one["process_open_fds"] - 2
+    assert shown([2**22 + 1]) == {}, "a process that has just ended"
