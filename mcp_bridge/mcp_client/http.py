@@ -1,9 +1,9 @@
 """The HTTP client of one MCP server: its address, headers, proxy, certificates and connections.
 
-aiohttp carries the bytes: measured, a call costs a third of the CPU time that it costs through
-httpx2 (docs/performance.md). What it raises becomes a ConnectionLost here, in words that name the
-place and no secret. Unsent is the one after which a call may be sent again: no byte of it was on
-its way (L22).
+aiohttp carries the bytes: measured, a call costs a tenth of the CPU time that it costs through the
+SDK's transport on httpx2 (docs/performance.md). What it raises becomes a ConnectionLost here, in
+words that name the place and no secret. Unsent is the one after which a call may be sent again: no
+byte of it was on its way (L22).
 
 A redirect is followed only within the origin of the request, and only with the same method: the
 configured headers are for that server, and a POST that becomes a GET has lost its message.
@@ -105,6 +105,8 @@ def words(exc: BaseException, url: URL) -> str:
             return f"{place(url)} has been silent for too long"
         case aiohttp.ServerDisconnectedError():
             return f"{place(url)} closed the connection without an answer"
+        case aiohttp.ClientPayloadError() if "decode" in str(exc):
+            return f"{place(url)} sent an answer that cannot be decompressed"
         case aiohttp.ClientPayloadError():
             return f"{place(url)} broke off in the middle of its answer"
         case aiohttp.ClientResponseError():

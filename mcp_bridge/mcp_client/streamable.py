@@ -487,11 +487,18 @@ def _resumable(call: Call, reader: EventReader) -> bool:
 def _has_forgotten(status: int, body: bytes, key: Id | None) -> bool:
     """Whether a server was restarted: 404 by the specification, 400 by old SDKs.
 
-    A 400 with our own id is what the session says of the request.
+    With our own id it is what the session says of the request: some say so of a method that they
+    do not have, or of arguments about sessions of their own.
     """
-    if status != 400:
-        return status == 404
-    return b"session" in body.lower() and (key is None or _id_in(body) != key)
+    if status not in (400, 404):
+        return False
+    content = _object_in(body)
+    if key is not None and as_id(content.get("id")) == key:
+        error = outcome(content)
+        return status == 404 and not (
+            isinstance(error, MCPError) and error.error.code == METHOD_NOT_FOUND
+        )
+    return status == 404 or b"session" in body.lower()
 
 
 def _error_in(body: bytes) -> MCPError | None:
@@ -499,10 +506,6 @@ def _error_in(body: bytes) -> MCPError | None:
     content = _object_in(body)
     found = outcome(content) if content.get("error") is not None else None
     return found if isinstance(found, MCPError) else None
-
-
-def _id_in(body: bytes) -> Id | None:
-    return as_id(_object_in(body).get("id"))
 
 
 def _object_in(body: bytes) -> Json:

@@ -243,6 +243,15 @@ async def test_an_answer_that_breaks_off_makes_the_outcome_unknown(sent: bytes) 
         assert text(await watch.call("do")) == "done"
 
 
+async def test_an_answer_that_cannot_be_decompressed_is_said() -> None:
+    async def call(asked: Asked, pipe: Pipe) -> None:
+        await pipe.answer(b"no gzip", headers={"content-encoding": "gzip"})
+
+    async with server(call) as (_, watch):
+        with pytest.raises(OutcomeUnknown, match="cannot be decompressed"):
+            await watch.call("do")
+
+
 async def test_a_connection_closed_between_two_calls_is_not_used_again() -> None:
     async def call(asked: Asked, pipe: Pipe) -> None:
         await pipe.result(asked, "done")
@@ -609,6 +618,19 @@ async def test_a_400_about_a_session_is_the_sessions_only_when_it_is_not_the_req
         about_us = False
         assert text(await watch.call("do")) == "done"
     assert sum(asked.method == "initialize" for asked in site.asked) == 2
+
+
+async def test_a_404_that_says_that_there_is_no_such_method_leaves_the_session() -> None:
+    async def call(asked: Asked, pipe: Pipe) -> None:
+        error = {"code": -32601, "message": "no such method"}
+        body = json.dumps({"jsonrpc": "2.0", "id": asked.id, "error": error}).encode()
+        await pipe.answer(body, status=404)
+
+    async with server(call) as (site, watch):
+        with pytest.raises(SourceRefused, match="no such method"):
+            await watch.call("do")
+        assert watch.connection.state == "connected"
+    assert sum(asked.method == "initialize" for asked in site.asked) == 1
 
 
 async def test_an_error_of_the_server_is_passed_on_whatever_the_status() -> None:
