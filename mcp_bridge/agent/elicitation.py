@@ -15,11 +15,9 @@ from urllib.parse import urlsplit
 
 import anyio
 import orjson
-from jsonschema import Draft202012Validator
 from mcp_types import INVALID_PARAMS, METHOD_NOT_FOUND
 
 from mcp_bridge.errors import SourceRefused
-from mcp_bridge.tools.arguments import checker_of, found, sentence
 from mcp_bridge.types import Json
 
 YES = frozenset({"yes", "y", "ok", "okay", "sure", "true", "on", "accept", "done", "continue"})
@@ -356,9 +354,8 @@ def number_of(name: str, text: str) -> int | float:
 
 
 def check(content: Json, schema: Json) -> None:
-    checker = checker_of(schema)
-    if checker is None:
-        return  # the server's schema is no schema: it will judge itself
-    formats = Draft202012Validator.FORMAT_CHECKER
-    if problems := found(checker.validator.evolve(format_checker=formats), content):
-        raise Unclear("; ".join(map(sentence, problems[:5])) + ".")
+    # Here, for jsonschema is 3 MiB, and questions to the user are rare.
+    from mcp_bridge.tools.validation import problems_of
+
+    if problems := problems_of(content, schema):
+        raise Unclear("; ".join(problems[:5]) + ".")

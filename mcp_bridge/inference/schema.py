@@ -2,7 +2,7 @@
 
 One tool whose schema a server cannot compile fails every request that offers it, and the error
 names no tool. So a schema is loosened to the server's profile before it is offered. The original
-still checks the arguments (`tools/arguments.py`), so what is left open here is never let through,
+still checks the arguments (`tools/validation.py`), so what is left open here is never let through,
 only said less exactly; what is dropped and still useful to a model goes into the description.
 
 Three steps. *Expansion* writes out references and leaves out what is not JSON Schema. The *plain*

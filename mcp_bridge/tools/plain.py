@@ -47,14 +47,19 @@ class Plain:
 
 
 def plain(schema: Any) -> Plain | None:
-    """What a valid schema of arguments comes to; None: the object must be more than its fields."""
+    """What a schema of arguments comes to; None: it is no such schema, or asks for more."""
     if not isinstance(schema, dict) or not schema.keys() <= OF_AN_OBJECT:
         return None
+    fields, required = schema.get("properties", {}), schema.get("required", [])
     others = schema.get("additionalProperties", True)
     if schema.get("type") != "object" or not isinstance(others, bool):
         return None
-    types = {name: types_of(field) for name, field in schema.get("properties", {}).items()}
-    return Plain(types, frozenset(schema.get("required", ())), closed=not others)
+    if not isinstance(fields, dict) or not isinstance(required, list):
+        return None
+    if not all(isinstance(name, str) for name in required):
+        return None
+    types = {name: types_of(field) for name, field in fields.items()}
+    return Plain(types, frozenset(required), closed=not others)
 
 
 def types_of(field: Any) -> frozenset[type]:

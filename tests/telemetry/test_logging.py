@@ -26,7 +26,6 @@ LIBRARIES = [
     "uvicorn.error",
     "uvicorn.access",
     "asyncio",
-    "watchfiles.main",
     "websockets.client",
 ]
 SECRETS = {

@@ -89,6 +89,9 @@ def test_a_field_that_must_be_more_than_of_a_type_is_left_to_the_real_check(
         {"minProperties": 1},
         {"anyOf": [{"required": ["a"]}]},
         {"type": ["object", "null"]},
+        {"properties": ["a"]},
+        {"required": True},
+        {"required": [["a"]]},
     ],
 )
 def test_an_object_with_further_conditions_is_not_plain(more: Json) -> None:
