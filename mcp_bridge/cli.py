@@ -199,9 +199,13 @@ def serve_with_workers(
     """The same, in several processes."""
     if sys.platform == "win32":
         refuse(["network.workers: Windows cannot share a port between processes; use 1"])
+    from mcp_bridge.errors import ConfigError
     from mcp_bridge.workers.supervise import Plan, supervise
 
-    return supervise(Plan(loaded, path, given, sockets), announcing(loaded, sockets))
+    try:
+        return supervise(Plan(loaded, path, given, sockets), announcing(loaded, sockets))
+    except ConfigError as exc:
+        refuse(exc.mistakes)
 
 
 @main.command()

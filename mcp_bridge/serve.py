@@ -1,5 +1,6 @@
 """Serving the application: what a signal does, and the end."""
 
+import asyncio
 import gc
 import logging
 import signal
@@ -47,11 +48,16 @@ KEEP_ALIVE_SECONDS = 75
 class Among:
     """What is different for one of several processes that serve one address.
 
-    `front` takes the requests before the application does; `drained` returns when the others need
-    this one no more.
+    `front` takes the requests before the application does. `take` is given the sockets, what makes
+    the protocol of a connection, and how many there are; it takes them by turns with the others,
+    until what it returns is called. `drained` returns when the others need this one no more.
     """
 
     front: ASGIApp
+    take: Callable[
+        [list[socket.socket], Callable[[], asyncio.Protocol], Callable[[], int]],
+        Callable[[], None],
+    ]
     drained: Callable[[], Awaitable[None]]
 
 
@@ -141,6 +147,7 @@ class _Server(uvicorn.Server):
         self._app = app
         self._on_start = on_start
         self._among = among
+        self._take_no_more: Callable[[], None] = lambda: None
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, but anyio knows its loop also in callbacks, such as those of pipes.
@@ -152,10 +159,21 @@ class _Server(uvicorn.Server):
         anyio.run(self.serve, sockets, backend_options=options)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        if self._among is None:
+            await super().startup(sockets)
+        else:
+            await super().startup([])
+            self._take_no_more = self._among.take(
+                sockets or [], self._protocol, lambda: len(self.server_state.connections)
+            )
         if self.started:
             spare_the_collector()
             self._on_start()
+
+    def _protocol(self) -> asyncio.Protocol:
+        return BoundedHttp(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, but answers that are under way have their time before anything is closed.
@@ -165,6 +183,7 @@ class _Server(uvicorn.Server):
         """
         for server in self.servers:
             server.close()
+        self._take_no_more()
         with anyio.move_on_after(GRACE_SECONDS):
             await self._app.state.mcp_door.drain(GRACE_SECONDS - CLOSING_SECONDS)
             while self.server_state.tasks and not self.force_exit:  # noqa: ASYNC110  # as uvicorn's

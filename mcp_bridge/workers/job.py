@@ -60,6 +60,11 @@ def address(directory: str, number: int) -> str:
     return os.path.join(directory, f"{number}.sock")
 
 
+def counts_in(directory: str) -> str:
+    """Where they say how many connections they have."""
+    return os.path.join(directory, "connections")
+
+
 def metrics_in(directory: str) -> str:
     """Where the workers count."""
     return os.path.join(directory, "metrics")

@@ -97,7 +97,7 @@ class Link:
             self._taken = self._told
             self._tell()
             if was_up:
-                logger.warning("worker %d has ended or does not answer", self.other)
+                logger.info("worker %d has ended, or does not answer", self.other)
                 self._lost()
 
     async def _hello(self, pipe: Pipe, peer: Peer) -> None:

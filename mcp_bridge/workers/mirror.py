@@ -156,7 +156,11 @@ class Keeper:
 
 
 class Mirrored(Connection):
-    """An MCP server whose connection the keeper has."""
+    """An MCP server whose connection the keeper has.
+
+    What only the keeper's own doors do (tell a server something, hear what it announces, have it
+    connect again) does nothing here.
+    """
 
     def __init__(
         self, name: str, settings: McpServer, *, on_change: OnChange | None, keeper: Keeper
@@ -166,7 +170,7 @@ class Mirrored(Connection):
 
     async def run(self) -> None:
         """Show what the keeper tells, until cancelled."""
-        if self.state is State.DISABLED:
+        if self._reason_to_stay_off():
             self._settled.set()
             return
         try:
@@ -179,11 +183,11 @@ class Mirrored(Connection):
 
     def show(self, known: Json) -> None:
         """What the keeper has told about the server: some of its fields, or all."""
-        if self.state is State.DISABLED:
-            return
         if known["listed"]:
             self._show_lists(known)
         state, error = State(known["state"]), known["error"]
+        if state is State.DISABLED:
+            state = State.STARTING  # the keeper has not read yet that it is enabled
         if not known["listed"] and self._listed_at is not None:
             # The keeper is new: what we know from the one before stands until it has connected.
             state = state if state is State.NEEDS_AUTH else State.DEGRADED

@@ -4,6 +4,7 @@ The descriptor is its connection to the supervisor: the job comes in, "ready" go
 ends, the supervisor has ended, and so does the worker.
 """
 
+import asyncio
 import logging
 import os
 import pickle
@@ -16,6 +17,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import anyio
+import anyio.abc
 import anyio.from_thread
 from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
@@ -27,8 +29,9 @@ from mcp_bridge.config.load import Loaded, load
 from mcp_bridge.telemetry.logging import set_up
 from mcp_bridge.telemetry.metrics import Metrics, Together
 from mcp_bridge.workers.crew import Crew
-from mcp_bridge.workers.job import READY, Job, metrics_in
+from mcp_bridge.workers.job import READY, Job, counts_in, metrics_in
 from mcp_bridge.workers.pipe import Pipe, adopt, read_at_once
+from mcp_bridge.workers.taking import Counts, Taker
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +60,8 @@ class Worker:
         self._job = job
         self._supervisor = supervisor
         self._pipe: Pipe | None = None
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._counts = Counts(counts_in(job.directory), job.number, job.of)
         self._crew = Crew(job)
         together = Together(metrics_in(job.directory), self._crew.pids)
         self._app = create_app(
@@ -67,7 +72,7 @@ class Worker:
     def serve(self) -> bool:
         """Serve until the end; False when it could not start."""
         sockets = [socket.socket(fileno=descriptor) for descriptor in self._job.sockets]
-        among = serve.Among(self._front, self._crew.drained)
+        among = serve.Among(self._front, self._take, self._crew.drained)
         return serve.serve(self._app, sockets, self._ready, among)
 
     def _lifespan(
@@ -80,12 +85,23 @@ class Worker:
                 around(app),
                 self._crew.running(app),
             ):
+                self._tasks = tasks
                 self._pipe = await adopt(self._supervisor)
                 tasks.start_soon(self._end_with, self._pipe)
                 yield
                 tasks.cancel_scope.cancel()
 
         return lifespan
+
+    def _take(
+        self,
+        sockets: list[socket.socket],
+        protocol: Callable[[], asyncio.Protocol],
+        connections: Callable[[], int],
+    ) -> Callable[[], None]:
+        assert self._tasks is not None  # noqa: S101  # the lifespan has begun
+        taker = Taker(sockets, protocol, lambda: self._counts.have(connections()), self._tasks)
+        return taker.close
 
     async def _end_with(self, supervisor: Pipe) -> None:
         await supervisor.receive()

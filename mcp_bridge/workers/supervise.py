@@ -23,9 +23,11 @@ import anyio
 import anyio.abc
 
 from mcp_bridge.config.load import Loaded
+from mcp_bridge.errors import ConfigError
 from mcp_bridge.types import Json
-from mcp_bridge.workers.job import READY, Job, address, metrics_in
+from mcp_bridge.workers.job import READY, Job, address, counts_in, metrics_in
 from mcp_bridge.workers.pipe import Pipe, adopt
+from mcp_bridge.workers.taking import Counts
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +60,9 @@ def supervise(plan: Plan, on_start: Callable[[], None]) -> bool:
     """Serve with several workers until a signal ends it; `on_start` is called when all are ready.
 
     Returns False when a worker could not start (its log says why).
+
+    Raises:
+        ConfigError: there is no place for what the workers share.
     """
     with rooms(plan.workers) as (directory, inside):
         supervisor = Supervisor(plan, directory, inside, on_start)
@@ -69,14 +74,29 @@ def supervise(plan: Plan, on_start: Callable[[], None]) -> bool:
 def rooms(workers: int) -> Generator[tuple[str, list[socket.socket]]]:
     """A private directory, and in it a socket for each worker."""
     with ExitStack() as stack:
-        directory = tempfile.mkdtemp(prefix="mcp-bridge-")  # for this user only
-        stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        os.mkdir(metrics_in(directory))
-        inside = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(workers)]
-        for number, room in enumerate(inside):
-            room.bind(address(directory, number))
-            room.listen(BACKLOG)
+        try:
+            directory = tempfile.mkdtemp(prefix="mcp-bridge-")  # for this user only
+            stack.callback(shutil.rmtree, directory, ignore_errors=True)
+            os.mkdir(metrics_in(directory))
+            Counts.make(counts_in(directory), workers)
+            inside = [stack.enter_context(room(directory, n)) for n in range(workers)]
+        except OSError as exc:
+            words = (
+                "workers need a directory for their sockets; set TMPDIR to one with a short path"
+            )
+            raise ConfigError([f"network.workers: {words} ({exc})"]) from exc
         yield directory, inside
+
+
+def room(directory: str, number: int) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX)
+    try:
+        made.bind(address(directory, number))
+        made.listen(BACKLOG)
+    except BaseException:
+        made.close()
+        raise
+    return made
 
 
 @dataclass(slots=True)

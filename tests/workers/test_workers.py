@@ -1,12 +1,15 @@
 """Several workers behind one port: whichever a request comes to, the promises hold."""
 
 import json
+import signal
 from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx2
 import pytest
 import websockets.asyncio.client as websockets
 from prometheus_client.parser import text_string_to_metric_families
@@ -17,7 +20,7 @@ from tests.api.test_elicitation import asks
 from tests.fakes import Item, Request, ScriptedInference, answer
 from tests.mcp_client.running import entries, logged
 from tests.test_serve import is_call_of, written
-from tests.workers.crew import WORKER, Crew, Visitor, crew
+from tests.workers.crew import PATIENCE, WORKER, Crew, Visitor, crew
 
 pytestmark = pytest.mark.anyio
 
@@ -59,7 +62,7 @@ def config(inference: ScriptedInference, folder: Path) -> Json:
     return {
         "inference_server": {"base_url": inference.base_url, "max_retries": 0},
         "mcp_servers": {
-            "tools": scripted_server(log=folder / "log"),
+            "tools": scripted_server("prompts", log=folder / "log"),
             "single": scripted_server("tool=alone", log=folder / "single", parallel=False),
         },
         "toolsets": {"all": {}},
@@ -217,6 +220,13 @@ async def test_a_server_that_takes_one_call_at_a_time_does_so_for_all_workers(
     ]
 
 
+async def test_prompts_of_servers_open_a_chat(house: House) -> None:
+    async with clients(house, 1) as (here,):
+        house.says(answer("hello"))
+        await here.chat("hi", mcp={"prompt": "hello"})
+    await logged(house.log, lambda entry: entry.get("method") == "prompts/get")
+
+
 async def test_progress_comes_through(house: House) -> None:
     async with clients(house, 1) as (here,):
         slow = ("c1", "slow", '{"steps": 2, "pause": 0.01}')
@@ -354,6 +364,16 @@ async def test_hosts_keys_and_toolsets_are_checked_wherever_a_request_arrives(
             assert [tool["name"] for tool in listed["tools"]] == ["echo"]
 
 
+async def test_each_worker_gets_its_part_of_the_connections(house: House) -> None:
+    async with AsyncExitStack() as stack:
+        met: list[str] = []
+        for _ in range(12):
+            client = httpx2.AsyncClient(base_url=house.crew.url, timeout=PATIENCE)
+            http = await stack.enter_async_context(client)
+            met.append((await http.get("/healthz")).headers[WORKER])
+    assert all(met.count(str(number)) >= 2 for number in range(3)), met
+
+
 async def test_what_the_workers_count_is_shown_as_one(house: House) -> None:
     async with clients(house, 0, 1, 2) as visitors:
 
@@ -393,6 +413,13 @@ async def test_lines_of_the_log_say_which_worker_wrote_them(house: House) -> Non
     calls = [line for line in house.crew.log.lines[since:] if "tool echo (tools)" in line]
     (ours,) = [line for line in calls if request in line]  # once, though two workers had a part
     assert " w2 " in ours
+
+
+async def test_sighup_reaches_every_worker(house: House) -> None:
+    since = len(house.crew.log.lines)
+    house.crew.process.send_signal(signal.SIGHUP)
+    for number in range(3):
+        await house.crew.log.until(f"w{number} bridge: configuration applied", since)
 
 
 async def test_a_new_configuration_reaches_every_worker(house: House) -> None:
