@@ -97,6 +97,8 @@ def words(exc: BaseException, url: URL) -> str:
     match exc:
         case aiohttp.ConnectionTimeoutError():
             return f"no connection to {place(url)} in time"
+        case aiohttp.ClientProxyConnectionError():
+            return f"no connection to the proxy in front of {place(url)}"
         case aiohttp.ClientConnectorError():
             return _unreachable(exc.os_error, place(url))
         case aiohttp.ClientHttpProxyError():
@@ -206,7 +208,7 @@ class Reply:
 
     def close(self) -> None:
         """Break it off, unless it is at its end or lingers: then its connection serves again."""
-        if not self._lingers:
+        if not self._lingers and not self._response.closed:
             self._response.close()
 
     def linger(self) -> None:
@@ -359,8 +361,8 @@ def own_headers(name: str, settings: McpServer, url: URL) -> "CIMultiDict[str]":
 
 
 def trusted() -> ssl.SSLContext:
-    """The certificates of the system, as every HTTPS request of the bridge trusts them."""
-    from httpx2 import create_ssl_context  # here, for it is needed only where there is TLS
+    """The certificates of the system, wherever it keeps them, or those of SSL_CERT_FILE."""
+    from httpx2 import create_ssl_context  # here, for only TLS needs it
 
     context = create_ssl_context()
     context.set_alpn_protocols(["http/1.1"])

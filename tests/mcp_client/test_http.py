@@ -368,6 +368,11 @@ UNTRUSTED.verify_message = "self-signed"
         (aiohttp.ClientConnectorError(KEY, OSError(113, "No route to host")), True, "No route"),
         (aiohttp.ClientConnectorDNSError(KEY, OSError(-2, "Name unknown")), True, "Name unknown"),
         (aiohttp.ClientConnectorCertificateError(KEY, UNTRUSTED), True, "not trusted: self-signed"),
+        (
+            aiohttp.ClientProxyConnectionError(KEY, OSError(111, "x")),
+            True,
+            "no connection to the p",
+        ),
         (aiohttp.ClientConnectorSSLError(KEY, OSError(1, "wrong version")), True, "wrong version"),
         (aiohttp.ConnectionTimeoutError("slow"), True, "no connection to"),
         (aiohttp.ClientHttpProxyError(RESPONSE, (), status=407), True, "the proxy answered 407"),
