@@ -19,6 +19,14 @@ class ConnectionLost(MCPError):
         super().__init__(-32000, reason)
 
 
+class StandIn(MCPError):
+    """An error made of an HTTP status, where the server gave none of its own."""
+
+
+class ForeignContent(MCPError):
+    """What answered is of a kind that no MCP server sends."""
+
+
 def encode(message: Json) -> bytes:
     """One line."""
     return exact.encode(message) + b"\n"

@@ -56,7 +56,7 @@ from mcp_bridge.errors import (
 )
 from mcp_bridge.mcp_client.channel import Channel, NeedsAuth, ProbeKilled, WrongTransport
 from mcp_bridge.mcp_client.exchange import CURRENT, Exchange, Patience
-from mcp_bridge.mcp_client.jsonrpc import ConnectionLost
+from mcp_bridge.mcp_client.jsonrpc import ConnectionLost, ForeignContent, StandIn
 from mcp_bridge.tools.source import Answerer, CallContext
 from mcp_bridge.types import Json
 
@@ -73,15 +73,6 @@ ASKED = {
     "roots/list": "roots",
 }
 """What a server may ask for, and the capability that answering it takes."""
-
-STAND_INS = frozenset(
-    {
-        "Server returned an error response",
-        "Not Found",
-        "the server refused the message",
-    }
-)
-"""What transports say when an HTTP error came without a JSON-RPC error of the server's own."""
 
 WRONG_TRANSPORT_STATUS = frozenset({400, 404, 405, 406, 415, 422, 501})
 LOG_LEVELS = {
@@ -244,8 +235,8 @@ class Session:
     def _speaks_otherwise(self, refusal: SourceRefused) -> bool:
         if not self.channel.is_http:
             return False
-        content = refusal.message.startswith("Unexpected content type")
-        return content or self.channel.status in WRONG_TRANSPORT_STATUS
+        foreign = isinstance(refusal.__cause__, ForeignContent)
+        return foreign or self.channel.status in WRONG_TRANSPORT_STATUS
 
     def _accept(self, offered: object) -> None:
         if not isinstance(offered, str) or not re.fullmatch(r"\d{4}-\d\d-\d\d.*", offered):
@@ -383,7 +374,7 @@ class Session:
                 broke += "; whether the call took effect is unknown"
             return OutcomeUnknown(self._name, broke)
         message = exc.error.message
-        if exchange.status is not None and message in STAND_INS:
+        if isinstance(exc, StandIn):
             message = f"{message} (HTTP {exchange.status})"
         return SourceRefused(self._name, message, rpc_code=exc.error.code, data=exc.error.data)
 

@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import anyio
-from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR
 from yarl import URL
 
@@ -16,7 +15,7 @@ from mcp_bridge.mcp_client.channel import Channel, NeedsAuth, WrongTransport
 from mcp_bridge.mcp_client.events import Event, EventReader
 from mcp_bridge.mcp_client.exchange import CURRENT, Exchange
 from mcp_bridge.mcp_client.http import Client, Reply, Unsent, opened, place, within_origin
-from mcp_bridge.mcp_client.jsonrpc import ConnectionLost
+from mcp_bridge.mcp_client.jsonrpc import ConnectionLost, StandIn
 from mcp_bridge.mcp_client.peer import Peer
 
 logger = logging.getLogger(__name__)
@@ -133,7 +132,7 @@ class SseWire:
 
         Raises:
             ConnectionLost: it could not be delivered.
-            MCPError: the server refused it.
+            StandIn: the server refused it.
         """
         if self._endpoint is None:
             raise ConnectionLost("the server has not said where messages go")
@@ -161,4 +160,4 @@ class SseWire:
             raise ConnectionLost("it has forgotten the session")
         if status == 401:
             self.channel.fail("the server asks for a login (HTTP 401)", needs_auth=True)
-        raise MCPError(INTERNAL_ERROR, "the server refused the message")
+        raise StandIn(INTERNAL_ERROR, "the server refused the message")

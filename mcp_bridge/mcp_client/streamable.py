@@ -13,8 +13,8 @@ fails the channel. When the channel is left, the exchanges that are open are bro
 
 The old era has a session: its id comes with the answer to `initialize` and is in the headers of all
 that follows. A GET holds a stream open for what belongs to no call, and a DELETE ends the session
-when we leave. Of a call that is left the server is told. A server that gives events ids may end any
-stream when it likes, and have us ask again (`Last-Event-ID`, SEP-1699).
+when we leave. Of a call that is left the server is told. A server that gives its events ids may end
+any stream when it likes, and have us ask again (`Last-Event-ID`, SEP-1699).
 
 The new era has none of this: what it wants in headers comes with each request, and to close a POST
 is to cancel it.
@@ -49,7 +49,15 @@ from mcp_bridge.mcp_client.events import BOM, Event, EventReader
 from mcp_bridge.mcp_client.exchange import CURRENT, Exchange, Patience
 from mcp_bridge.mcp_client.http import Client, Reply, Unsent, opened, place
 from mcp_bridge.mcp_client.inbox import Inbox
-from mcp_bridge.mcp_client.jsonrpc import ConnectionLost, Id, as_id, key_of, outcome
+from mcp_bridge.mcp_client.jsonrpc import (
+    ConnectionLost,
+    ForeignContent,
+    Id,
+    StandIn,
+    as_id,
+    key_of,
+    outcome,
+)
 from mcp_bridge.types import Json
 
 logger = logging.getLogger(__name__)
@@ -73,7 +81,6 @@ MAX_FAILURES = 2
 """So often in a row a stream is refused before we give it up."""
 
 NO_PATIENCE = Patience(0, 0)
-REFUSED = "Server returned an error response"
 
 
 class Refused(Exception):
@@ -86,7 +93,7 @@ class Refused(Exception):
 
 @dataclass(slots=True)
 class Call:
-    """A request in flight."""
+    """A request in flight, as it is on the wire."""
 
     id: RequestId
     key: Id
@@ -199,7 +206,7 @@ class Streamable(Dispatcher[TransportContext]):
             if reply.is_events:
                 return await self._in_events(call, reply)
             kind = reply.kind or f"none (HTTP {reply.status})"
-            return MCPError(INVALID_REQUEST, f"Unexpected content type: {kind}")
+            return ForeignContent(INVALID_REQUEST, f"Unexpected content type: {kind}")
         finally:
             reply.close()
 
@@ -327,8 +334,8 @@ class Streamable(Dispatcher[TransportContext]):
         if reply.status >= 500 and not reply.is_json:
             return ConnectionLost(f"HTTP {reply.status} from {place(reply.url)}")
         if reply.status == 404:
-            return MCPError(METHOD_NOT_FOUND, "Not Found")
-        return MCPError(INTERNAL_ERROR, REFUSED)
+            return StandIn(METHOD_NOT_FOUND, "Not Found")
+        return StandIn(INTERNAL_ERROR, "Server returned an error response")
 
     def _noted(self, status: int, body: bytes, key: Id | None, *, in_session: bool) -> bool:
         """Note what a refusal says of the login and of the session; whether that is gone."""
