@@ -29,10 +29,10 @@ async def answer_of(facade: Facade, client: Client, request: JSONRPCRequest) -> 
     """The answer to a request, whatever comes of it."""
     try:
         result = await facade.answer(client, request.method, request.params or {})
+        return Answer(answer_to(request.id, result))
     except Exception as exc:  # boundary: whatever goes wrong is this request's answer
         error = error_of(exc)
         return Answer(refusal_of(request.id, error), error["code"])
-    return Answer(answer_to(request.id, result))
 
 
 def client_of(

@@ -7,6 +7,7 @@ watched at their server once, however many watch them here.
 """
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -49,7 +50,7 @@ class Guest:
     offer: Offer
     watched: dict[Key, str] = field(default_factory=dict)
     elicitations: set[str] = field(default_factory=set)
-    tasks: set[tuple[str, str]] = field(default_factory=set)
+    tasks: deque[tuple[str, str]] = field(default_factory=deque)
 
 
 class Changes:
@@ -177,7 +178,7 @@ class Changes:
             task = (server, str(params.get("taskId")))
             for guest in [g for g in self.guests if task in g.tasks]:
                 if params.get("status") in OVER:
-                    guest.tasks.discard(task)
+                    guest.tasks.remove(task)
                 guest.tell(method, params)
 
     def _updated(self, server: str, uri: str, params: Json) -> None:

@@ -18,8 +18,7 @@ The transports: streamable.py for streamable HTTP, and sdk.py for connections th
 
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -150,8 +149,8 @@ class Facade:
             MCPError: it is refused, or a server has refused it.
             ValidationError: its params have not the form that its protocol version demands.
         """
-        with in_mcp_words():
-            check(client.protocol_version, method, params)
+        check(client.protocol_version, method, params)
+        try:
             with client.scope:
                 self._open.add(client)
                 try:
@@ -162,7 +161,9 @@ class Facade:
                     self._open.discard(client)
                     if self._ended is not None:
                         self._ended.set()
-            raise client.why_stopped
+        except BridgeError as exc:
+            raise in_mcp_words(exc) from exc
+        raise client.why_stopped
 
     async def _until_ready(self, method: str) -> None:
         with anyio.move_on_after(HELLO_SECONDS if method in HELLO else None):
@@ -213,13 +214,14 @@ class Facade:
         Raises:
             MCPError: there is nothing here for it any more.
         """
-        with in_mcp_words():
-            match method:
-                case "notifications/initialized":
-                    self.subscriptions.greet(visit, session)
-                case "notifications/roots/list_changed":
-                    for connection in self.offers.of(visit).connections:
-                        self._tasks.start_soon(connection.notify, method, {})
+        try:
+            if method == "notifications/initialized":
+                self.subscriptions.greet(visit, session)
+            elif method == "notifications/roots/list_changed":
+                for connection in self.offers.of(visit).connections:
+                    self._tasks.start_soon(connection.notify, method, {})
+        except BridgeError as exc:
+            raise in_mcp_words(exc) from exc
 
     # Hello.
 
@@ -336,7 +338,7 @@ class Facade:
         task = result.get("task")
         number = task.get("taskId") if isinstance(task, dict) else result.get("taskId")
         if isinstance(number, str) and isinstance(source, Connection):
-            client.session.tasks.add((source.name, number))
+            client.session.tasks.append((source.name, number))
             self._task_owners[number] = TaskOwner(client.visit, source)
             while len(self._task_owners) > MOST_TASKS:
                 self._task_owners.popitem(last=False)
@@ -414,17 +416,15 @@ async def set_level(connection: Connection, level: str | None) -> None:
         logger.info("%s: its log level stays: %s", connection.name, exc.message)
 
 
-@contextmanager
-def in_mcp_words() -> Iterator[None]:
+def in_mcp_words(error: BridgeError) -> MCPError:
     """The one place where our errors become MCP errors."""
-    try:
-        yield
-    except SourceRefused as exc:
-        raise MCPError(exc.rpc_code, exc.message, exc.data) from exc
-    except RequestError as exc:
-        raise MCPError(INVALID_PARAMS, exc.message) from exc
-    except BridgeError as exc:
-        raise MCPError(INTERNAL_ERROR, exc.message, {"code": exc.code}) from exc
+    match error:
+        case SourceRefused():
+            return MCPError(error.rpc_code, error.message, error.data)
+        case RequestError():
+            return MCPError(INVALID_PARAMS, error.message)
+        case _:
+            return MCPError(INTERNAL_ERROR, error.message, {"code": error.code})
 
 
 def check(version: str, method: str, params: Json) -> None:

@@ -8,7 +8,7 @@ from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, RequestId
 from pydantic import ValidationError
 
 from mcp_bridge import exact
-from mcp_bridge.errors import RequestError
+from mcp_bridge.errors import BridgeError
 from mcp_bridge.types import Json
 
 logger = logging.getLogger(__name__)
@@ -34,13 +34,14 @@ def notification(method: str, params: Json) -> Json:
 
 
 def answer_to(number: RequestId, result: Result) -> bytes:
-    """The answer to a request."""
+    """The answer to a request.
+
+    Raises:
+        RequestError: the result is nested too deeply to be written.
+    """
     if isinstance(result, Written):
         return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (exact.encode(number), result.text)
-    try:
-        return exact.encode({"jsonrpc": "2.0", "id": number, "result": result})
-    except RequestError as exc:
-        return refusal_of(number, {"code": INTERNAL_ERROR, "message": exc.message})
+    return exact.encode({"jsonrpc": "2.0", "id": number, "result": result})
 
 
 def refusal_of(number: RequestId | None, error: Json) -> bytes:
@@ -56,6 +57,8 @@ def error_of(exc: Exception) -> Json:
             return error if exc.error.data is None else {**error, "data": exc.error.data}
         case ValidationError():  # pydantic's words quote what was sent
             return {"code": INVALID_PARAMS, "message": "Invalid request parameters", "data": ""}
+        case BridgeError():
+            return {"code": INTERNAL_ERROR, "message": exc.message}
         case _:
             logger.error("a request failed in an unforeseen way", exc_info=exc)
             return {"code": INTERNAL_ERROR, "message": "Internal server error"}

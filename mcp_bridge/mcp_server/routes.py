@@ -79,10 +79,9 @@ class StreamableEntrance:
         door, fields = self._door_of(scope), Fields(scope["headers"])
         try:
             visit = admitted(door, fields, scope.get("path_params", {}).get("toolset"))
-        except BridgeError as exc:
+            await door.streamable.serve(Incoming(visit, fields, scope, receive, send))
+        except BridgeError as exc:  # nothing has been sent then
             await refusal(exc)(scope, receive, send)
-            return
-        await door.streamable.serve(Incoming(visit, fields, scope, receive, send))
 
 
 class Entrance:

@@ -1,5 +1,6 @@
 """What is known of one client from one request to the next."""
 
+from collections import deque
 from collections.abc import Awaitable, Callable
 
 from mcp_bridge.types import Json
@@ -8,6 +9,8 @@ Send = Callable[[str, Json], Awaitable[None]]
 """Sends a notification: its method and its params."""
 
 DEFAULT_LEVEL = "info"
+MOST_TASKS = 1000
+"""Of the tasks of one client; who has more hears nothing of the oldest."""
 
 
 class Session:
@@ -27,17 +30,21 @@ class Session:
         self.elicitations: set[str] = set()
         """Where the client was sent to at a URL, and is to be told when that is complete."""
 
-        self.tasks: set[tuple[str, str]] = set()
-        """The server and the id of each task that it has begun there."""
+        self.tasks: deque[tuple[str, str]] = deque(maxlen=MOST_TASKS)
+        """The server and the id of each task that it has begun there, and that is not over."""
 
+        self._closed = False
         self._at_its_end: list[Callable[[], None]] = []
 
     def at_its_end(self, clean_up: Callable[[], None]) -> None:
         """Have `clean_up` called when the client has left."""
         self._at_its_end.append(clean_up)
+        if self._closed:  # what it said last is heard after that
+            self.close()
 
     def close(self) -> None:
         """The client has left."""
+        self._closed = True
         while self._at_its_end:
             self._at_its_end.pop()()
 
