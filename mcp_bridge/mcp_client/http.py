@@ -60,6 +60,7 @@ UNSENT = (
     aiohttp.ConnectionTimeoutError,
     aiohttp.ClientHttpProxyError,
     aiohttp.InvalidURL,
+    UnicodeError,  # the host cannot be looked up
 )
 """Failures that happen before a byte of the request is on its way."""
 
@@ -113,6 +114,8 @@ def words(exc: BaseException, url: URL) -> str:
             return f"{place(url)} broke off in the middle of its answer"
         case aiohttp.ClientResponseError():
             return f"what answers at {place(url)} is no HTTP"
+        case UnicodeError():
+            return f"there can be no such host ({place(url)})"
         case aiohttp.ClientOSError():
             return f"the connection to {place(url)} broke"
         case _:

@@ -383,7 +383,7 @@ UNTRUSTED.verify_message = "self-signed"
         (aiohttp.SocketTimeoutError("slow"), False, "silent for too long"),
         (aiohttp.ClientResponseError(RESPONSE, (), status=400), False, "is no HTTP"),
         (aiohttp.ClientConnectionError("closed"), False, "ClientConnectionError at"),
-        (UnicodeError("idna"), False, "UnicodeError at"),
+        (UnicodeError("idna"), True, "no such host"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
