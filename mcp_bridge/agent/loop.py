@@ -249,8 +249,12 @@ class Agent:
         names: Collection[str] = ()
         if self._inference.parses_text_calls(ask.model):
             names = (view.by_name.keys() - without) | turn.talk.client_names
-        body = turn.talk.body(profile, without)
-        return self._inference.chat(body, headers=ask.headers, text_calls_for=names)
+        return self._inference.chat(
+            turn.talk.body(profile, without),
+            headers=ask.headers,
+            text_calls_for=names,
+            shown=turn.talk.client_names,
+        )
 
     async def _blame_a_tool(self, turn: Turn, exc: InferenceError) -> bool:
         ask = turn.talk.ask

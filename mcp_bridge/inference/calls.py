@@ -9,7 +9,7 @@ arguments, are never released, so positions count only real calls.
 """
 
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from mcp_bridge.exact import decode, dumps
@@ -55,10 +55,16 @@ class _Call:
 
 
 class Calls:
-    """The tool calls of one choice."""
+    """The tool calls of one choice. `shown` names the tools whose calls are given out as they come.
 
-    def __init__(self, mint: Callable[[], str] = mint_id) -> None:
+    None: all are.
+    """
+
+    def __init__(
+        self, mint: Callable[[], str] = mint_id, shown: Collection[str] | None = None
+    ) -> None:
         self._mint = mint
+        self._shown = shown
         self._calls: list[_Call] = []
         self._released: list[_Call] = []
         self._legacy: _Call | None = None
@@ -179,6 +185,8 @@ class Calls:
             if not call.id or any(call.id == other.id for other in self._released):
                 call.id = self._mint()
             self._released.append(call)
+        if self._shown is not None and call.name not in self._shown:
+            return
         new = "".join(call.arguments[call.shown :])
         call.shown = len(call.arguments)
         if first or new:

@@ -173,11 +173,13 @@ class Inference:
         *,
         headers: Mapping[str, str] = NO_HEADERS,
         text_calls_for: Collection[str] = (),
+        shown: Collection[str] | None = None,
     ) -> AsyncGenerator[Opened | Part | Answer]:
         """Ask a model: Opened, then Parts if `body` says `"stream": true`, then one Answer.
 
         `text_calls_for` names the tools whose calls are looked for in the text, if the model is one
-        that writes them there (`parses_text_calls`). Closing the generator closes the connection.
+        that writes them there (`parses_text_calls`). `shown` names the tools whose calls the parts
+        bring as they come; None: all. Closing the generator closes the connection.
 
         Raises:
             InferenceError: no answer, or half of one.
@@ -189,7 +191,7 @@ class Inference:
         reply = await self._ask(Question(model, encode(body), headers))
         try:
             opened = False
-            items = read(reply) if text is None else parsed(read(reply), text)
+            items = read(reply, shown) if text is None else parsed(read(reply, shown), text)
             async with aclosing(items):
                 async for item in items:
                     if not opened:

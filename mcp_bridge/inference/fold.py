@@ -6,7 +6,7 @@ as they are and only put together for `Answer.more_choices`. Chunks without choi
 shown, for some clients die of them: their fields go into the envelope. No I/O and no clock here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from mcp_bridge.inference.answer import Answer, ModelCall, Part
@@ -46,11 +46,20 @@ def finish_reason(value: Any) -> str | None:
 
 
 class Fold:
-    """One answer that is arriving. `server` names its sender in errors."""
+    """One answer that is arriving. `server` names its sender in errors.
 
-    def __init__(self, server: str = "", *, mint: Callable[[], str] = mint_id) -> None:
+    `shown` names the tools whose calls are given out as they come; None: all are.
+    """
+
+    def __init__(
+        self,
+        server: str = "",
+        *,
+        mint: Callable[[], str] = mint_id,
+        shown: Collection[str] | None = None,
+    ) -> None:
         self._server = server
-        self._first = _Choice(mint)
+        self._first = _Choice(mint, shown)
         self._others: dict[int, _Choice] = {}
         self._mint = mint
         self._envelope: Json = {}
@@ -105,6 +114,11 @@ class Fold:
     def done(self) -> None:
         """The stream said `[DONE]`."""
         self._done = True
+
+    @property
+    def calls_tools(self) -> bool:
+        """Whether there is a call already, given out or not."""
+        return bool(self._first.calls)
 
     @property
     def is_done(self) -> bool:
@@ -243,8 +257,8 @@ class Fold:
 class _Choice:
     """One choice that is arriving."""
 
-    def __init__(self, mint: Callable[[], str]) -> None:
-        self.calls = Calls(mint)
+    def __init__(self, mint: Callable[[], str], shown: Collection[str] | None = None) -> None:
+        self.calls = Calls(mint, shown)
         self.reason: str | None = None
         self.extra: Json = {}
         self._content: list[str] = []

@@ -4,7 +4,9 @@ What was asked for does not matter here, for engines answer a streamed question 
 document and the other way round, under any content type. The first characters tell which it is.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator
+import math
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from contextlib import aclosing
 from typing import Any, Literal
 
@@ -21,21 +23,25 @@ DONE = b"[DONE]"
 EVENT_LINES = (b"data", b"event", b"id", b"retry", b":")
 LONGEST_START = max(map(len, EVENT_LINES))
 NAMED = ("id", "created", "model")
+SILENT_SECONDS = 1.0
+NOTHING = Part()
 MOST_OF_A_PAGE = 20_000
 """As much of an unreadable answer is kept as is worth looking at."""
 
 Shape = Literal["json", "events", "other"]
 
 
-async def read(reply: Reply) -> AsyncGenerator[Part | Answer]:
+async def read(reply: Reply, shown: Collection[str] | None = None) -> AsyncGenerator[Part | Answer]:
     """The parts of an answer as they come, and the whole answer at the end.
 
-    A whole document gives one part.
+    `shown` names the tools whose calls are given out in parts (None: all); while others are called
+    an empty part comes now and then, so that whoever counts the time can see it pass. A whole
+    document gives one part.
 
     Raises:
         InferenceError: it is an error, it is nothing that could be an answer, or it broke off.
     """
-    fold = Fold(reply.server)
+    fold = Fold(reply.server, shown=shown)
     head = await _head(reply)
     match shape_of(head):
         case "events":
@@ -55,13 +61,17 @@ async def read(reply: Reply) -> AsyncGenerator[Part | Answer]:
 async def _events(head: bytes, reply: Reply, fold: Fold) -> AsyncGenerator[Part]:
     reader = SseReader()
     shown = False
+    silent_until = -math.inf
     piece: bytes | None = head
     while piece is not None and not fold.is_done:
         failure = _fold(reader.feed(piece), fold, reply.server)
         if failure is not None and not shown:
             raise failure  # while nothing was shown it can still have its status
-        if part := fold.take():
-            shown = True
+        part = fold.take()
+        if part is None and fold.calls_tools and time.monotonic() > silent_until:
+            part = NOTHING
+        if part is not None:
+            shown, silent_until = True, time.monotonic() + SILENT_SECONDS
             yield part
         if failure is not None:
             raise failure

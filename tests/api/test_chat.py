@@ -1,6 +1,7 @@
 """The wire contract of `/v1/chat/completions` (DESIGN section 3), through the front door."""
 
 import json
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -367,17 +368,38 @@ class Endless(list[Any]):
     """The pieces of a stream that never ends."""
 
     def __iter__(self) -> Any:
-        return iter(lambda: event(chunk({"role": "assistant", "content": "on and "})), None)
+        return chain(super().__iter__(), repeat(self[-1]))
 
 
-async def test_a_model_that_never_ends_is_cut_when_the_time_is_up() -> None:
-    babbling = Reply(200, {"content-type": "text/event-stream"}, Endless())
+def piece_of_a_call(**function: str) -> bytes:
+    call = {"index": 0, "id": "c1", "type": "function", "function": function}
+    return event(chunk({"role": "assistant", "tool_calls": [call]}))
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text"),
+    [
+        ([event(chunk({"role": "assistant", "content": "on and "}))], "on and on and"),
+        (
+            [
+                piece_of_a_call(name="say", arguments='{"text": "on'),
+                piece_of_a_call(arguments=" and"),
+            ],
+            "",
+        ),
+    ],
+)
+async def test_a_model_that_never_ends_is_cut_when_the_time_is_up(
+    pieces: list[bytes], text: str
+) -> None:
+    babbling = Reply(200, {"content-type": "text/event-stream"}, Endless(pieces))
     async with bridged(babbling, answer("again"), limits={"max_seconds": 0.2}) as place:
         read = await place.streamed()
         with anyio.fail_after(10):
             await place.inference.requests[0].gone.wait()
         assert (await place.chat("hi", mcp=False))["choices"][0]["message"]["content"] == "again"
-    assert read.text.startswith("on and on and")
+    assert read.text.startswith(text)
+    assert not any(c["choices"][0]["delta"].get("tool_calls") for c in read.chunks)
     assert read.finish_reason == "length"
     assert read.done
     assert read.chunks[-1]["mcp_bridge"]["stopped"] == "max_seconds"
