@@ -256,11 +256,13 @@ def stdio(path: str | None, log_level: str | None) -> None:
     \b
     Exit codes:
       0  the client has left
-      1  the configuration cannot be used
+      1  the configuration cannot be used, or there is no standard input or output
     \b
     Example, as an entry of another client's configuration:
       {"command": "mcp-bridge", "args": ["stdio", "--config", "/path/to/config.json"]}
     """
+    if None in (sys.stdin, sys.stdout):
+        refuse(["standard input and output are closed: this command is started by an MCP client"])
     loaded, reload = to_be_served(path, overriding(logging={"log_level": log_level}))
 
     from mcp_bridge.bridge import open_bridge

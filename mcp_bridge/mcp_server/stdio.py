@@ -7,6 +7,8 @@ prints goes to stderr, and nobody reads the client's words by accident.
 import asyncio
 import os
 import signal
+import socket
+import stat
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing, contextmanager
@@ -72,10 +74,10 @@ async def lines(descriptor: int, limit: int) -> AsyncGenerator[bytes | Refused]:
     loop = asyncio.get_running_loop()
     transport: asyncio.BaseTransport | None = None
     with os.fdopen(os.dup(descriptor), "rb", 0) as file:
-        try:
+        if is_stream(descriptor):
             protocol = asyncio.StreamReaderProtocol(reader)
             transport, _ = await loop.connect_read_pipe(lambda: protocol, file)
-        except ValueError:  # no pipe but a file
+        else:
             reader.feed_data(await anyio.to_thread.run_sync(file.read))
             reader.feed_eof()
         cutter = Cutter(limit)
@@ -123,28 +125,68 @@ class Cutter:
             self._parts.append(part)
 
 
-async def writer(descriptor: int, stack: AsyncExitStack) -> Callable[[str], Awaitable[None]]:
+def is_stream(descriptor: int) -> bool:
+    """Whether one can wait for it in the event loop; files and /dev/null are not like that."""
+    mode = os.fstat(descriptor).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor)
+
+
+Write = Callable[[str], Awaitable[None]]
+
+
+async def writer(descriptor: int, stack: AsyncExitStack) -> Write:
     """How a line is written, with patience for a client that reads slowly."""
+    if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+        return _socket_writer(descriptor, stack)
+    if is_stream(descriptor):
+        return await _pipe_writer(descriptor, stack)
+    return _file_writer(descriptor, stack)
+
+
+def _socket_writer(descriptor: int, stack: AsyncExitStack) -> Write:
+    """Only writes: stdin may be the same socket (sshd, socat), and a transport would read it."""
+    connection = stack.enter_context(socket.socket(fileno=os.dup(descriptor)))
+    connection.setblocking(False)
+    loop = asyncio.get_running_loop()
+
+    async def send(text: str) -> None:
+        with leaving():
+            await loop.sock_sendall(connection, text.encode() + b"\n")
+
+    return send
+
+
+async def _pipe_writer(descriptor: int, stack: AsyncExitStack) -> Write:
     loop = asyncio.get_running_loop()
     file = stack.enter_context(os.fdopen(os.dup(descriptor), "wb", 0))
-    try:
-        transport, protocol = await loop.connect_write_pipe(
-            lambda: asyncio.streams.FlowControlMixin(loop=loop), file
-        )
-    except ValueError:  # no pipe but a file
-
-        async def write(text: str) -> None:
-            await anyio.to_thread.run_sync(file.write, text.encode() + b"\n")
-
-        return write
+    transport, protocol = await loop.connect_write_pipe(
+        lambda: asyncio.streams.FlowControlMixin(loop=loop), file
+    )
     stream = asyncio.StreamWriter(transport, protocol, None, loop)
     stack.callback(transport.close)
 
     async def send(text: str) -> None:
-        try:
+        with leaving():
             stream.write(text.encode() + b"\n")
             await stream.drain()
-        except ConnectionError as exc:
-            raise Closed("the client has closed stdout") from exc
 
     return send
+
+
+def _file_writer(descriptor: int, stack: AsyncExitStack) -> Write:
+    file = stack.enter_context(os.fdopen(os.dup(descriptor), "wb", 0))
+
+    async def send(text: str) -> None:
+        with leaving():
+            await anyio.to_thread.run_sync(file.write, text.encode() + b"\n")
+
+    return send
+
+
+@contextmanager
+def leaving() -> Iterator[None]:
+    """What cannot be written any more, for a client that has left or a disk that is full."""
+    try:
+        yield
+    except OSError as exc:
+        raise Closed("the client has closed stdout") from exc

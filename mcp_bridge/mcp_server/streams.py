@@ -50,9 +50,14 @@ async def serve(
     A client that has said everything gets its last answers for up to `last_seconds`.
     """
     line = Line(messages, send, last_seconds)
+
+    async def write_while_somebody_hears() -> None:
+        await line.write()
+        tasks.cancel_scope.cancel()
+
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(line.read)
-        tasks.start_soon(line.write)
+        tasks.start_soon(write_while_somebody_hears)
         options = server.create_initialization_options()
         await server.run(line.for_server, line.from_server, options)
         tasks.cancel_scope.cancel()
@@ -147,7 +152,7 @@ class Line:
 
     async def _expect_none(self, cancelled: object) -> None:
         """A request that is cancelled gets no answer."""
-        if isinstance(cancelled, int | str):
+        if isinstance(cancelled, int | str) and not isinstance(cancelled, bool):
             batch = self._settle(coerce_request_id(cancelled))
             if batch is not None:
                 await self._close_one(batch)
@@ -160,8 +165,7 @@ class Line:
                 async for item in self._out:
                     await self._pass_on(item.message)
             except Closed:
-                self._open.clear()  # nobody hears the answers
-                self._wake()
+                return
 
     async def _pass_on(self, message: JSONRPCMessage) -> None:
         text = written(message)

@@ -1,8 +1,10 @@
 """The whole bridge as a stdio server, as clients start it."""
 
+import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -197,6 +199,40 @@ async def test_files_may_be_stdin_and_stdout(tmp_path: Path) -> None:
     assert [answer["id"] for answer in answers] == [0, 1]
 
 
+async def test_nothing_as_stdin_ends_it_and_a_full_disk_as_stdout_too(tmp_path: Path) -> None:
+    async with started(config(tmp_path), stdin=DEVNULL) as pipe:
+        assert await pipe.ended() == 0
+    with open("/dev/full", "wb") as full:  # noqa: ASYNC230  # nothing is read
+        async with started(config(tmp_path), stdout=full) as pipe:
+            await pipe.say("initialize", INITIALIZE, 0)
+            assert await pipe.ended() == 0
+
+
+async def test_one_socket_may_be_stdin_and_stdout_as_of_sshd_and_socat(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    async with started(config(tmp_path), stdin=theirs, stdout=theirs) as pipe:
+        theirs.close()
+        reader, writer = await asyncio.open_connection(sock=ours)
+        for number in range(3):
+            request = {"jsonrpc": "2.0", "id": number, "method": "ping"}
+            writer.write(json.dumps(request).encode() + b"\n")
+            with anyio.fail_after(PATIENCE):
+                assert json.loads(await reader.readline())["id"] == number
+        writer.write_eof()
+        assert await pipe.ended() == 0
+        writer.close()
+        await writer.wait_closed()
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-"])
+async def test_without_stdin_or_stdout_it_says_so(closed: str, tmp_path: Path) -> None:
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", *COMMAND, config(tmp_path)]
+    with anyio.fail_after(PATIENCE):
+        done = await anyio.run_process(command, check=False)
+    assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)
+    assert b"standard input and output are closed" in done.stderr
+
+
 async def test_a_client_that_reads_slowly_loses_nothing(tmp_path: Path) -> None:
     servers: Json = {"s": {"command": sys.executable, "args": [SCRIPTED]}}
     async with started(config(tmp_path, **servers)) as pipe:
@@ -211,12 +247,9 @@ async def test_a_client_that_reads_slowly_loses_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such pipes")
 async def test_a_client_that_closes_stdout_ends_it(tmp_path: Path) -> None:
-    async with started(config(tmp_path)) as pipe:
-        await pipe.hello()
-        assert pipe.process.stdout is not None
-        await pipe.process.stdout.aclose()
+    ours, theirs = os.pipe()
+    async with started(config(tmp_path), stdout=theirs) as pipe:
+        os.close(theirs)
+        os.close(ours)
         await pipe.say("ping", {}, 1)
-        await pipe.say("ping", {}, 2)
-        assert pipe.process.stdin is not None
-        await pipe.process.stdin.aclose()
         assert await pipe.ended() == 0

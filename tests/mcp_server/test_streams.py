@@ -209,6 +209,18 @@ async def test_a_batch_does_not_wait_for_a_request_that_is_cancelled(where: str)
         await talk.ping()
 
 
+@pytest.mark.parametrize("number", [True, None, 1.0, [1], {}, 999])
+async def test_what_names_no_request_cancels_none(number: object) -> None:
+    async with Talk().going_on() as talk:
+        await talk.hello(BATCHES)
+        await talk.say(batch(message("ping", number=2), message("tools/call", HANG, 1)))
+        await talk.called.wait()
+        await talk.say(message("notifications/cancelled", {"requestId": number}))
+        await talk.ping()
+        await talk.say(message("notifications/cancelled", {"requestId": 1}))
+        assert [answer["id"] for answer in await talk.hear()] == [2]
+
+
 @pytest.mark.parametrize("version", [None, OLD, NEWER])
 async def test_a_batch_in_a_session_of_another_version_is_refused_and_told_why(
     version: str | None,
