@@ -50,6 +50,9 @@ LOOK_SECONDS = 0.05
 LAST_WORDS_SECONDS = 0.25
 """How long the rest of its output is awaited once a server has exited or closed its stdout."""
 
+LONGEST_MESSAGE = 2**28
+"""Bytes. A server that goes on and on without ending a line must not take all memory."""
+
 STDERR_LINES = 50
 STDERR_LINE_BYTES = 2000
 
@@ -139,11 +142,17 @@ def _program(name: str, program: str, env: dict[str, str], cwd: str | None) -> s
 
 
 class Lines:
-    """Cuts a stream of bytes into lines of any length, in linear time."""
+    """Cuts a stream of bytes into lines, in linear time.
 
-    def __init__(self, take: Callable[[bytes], None], limit: int | None = None) -> None:
+    A line that reaches the limit is cut there; with `refuse`, it is dropped and this is called.
+    """
+
+    def __init__(
+        self, take: Callable[[bytes], None], limit: int, refuse: Callable[[], None] | None = None
+    ) -> None:
         self._take = take
         self._limit = limit
+        self._refuse = refuse
         self._parts: list[bytes] = []
         self._size = 0
 
@@ -157,8 +166,14 @@ class Lines:
     def _add(self, part: bytes) -> None:
         self._parts.append(part)
         self._size += len(part)
-        if self._limit is not None and self._size >= self._limit:
+        if self._size < self._limit:
+            return
+        if self._refuse is None:
             self.flush()
+            return
+        self._parts.clear()
+        self._size = 0
+        self._refuse()
 
     def flush(self) -> None:
         """The line is whole (or the stream has ended)."""
@@ -217,7 +232,7 @@ class Child(asyncio.SubprocessProtocol):
     _err: Lines = field(init=False)
 
     def __post_init__(self) -> None:
-        self._out = Lines(self.on_line)
+        self._out = Lines(self.on_line, LONGEST_MESSAGE, self._goes_on_and_on)
         self._err = Lines(self._log, STDERR_LINE_BYTES)
 
     async def start(self) -> None:
@@ -276,12 +291,15 @@ class Child(asyncio.SubprocessProtocol):
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(LAST_WORDS_SECONDS, self._end)
 
-    def _end(self) -> None:
+    def _goes_on_and_on(self) -> None:
+        self._end(f"sent more than {LONGEST_MESSAGE} bytes without ending the line")
+
+    def _end(self, why: str | None = None) -> None:
         if self._timer is not None:
             self._timer.cancel()
         if not self._ended:
             self._ended = True
-            self.on_end(self.last_words())
+            self.on_end(why or self.last_words())
             self._writable.set()
 
     def _log(self, line: bytes) -> None:

@@ -15,7 +15,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from mcp_bridge.bridge import open_bridge
 from mcp_bridge.config.settings import McpServer, Settings
 from mcp_bridge.errors import OutcomeUnknown, SourceRefused, SourceTimeout, SourceUnavailable
-from mcp_bridge.mcp_client.stdio import Child, Lines, command_for, inherited
+from mcp_bridge.mcp_client.stdio import LONGEST_MESSAGE, Child, Lines, command_for, inherited
 from mcp_bridge.tools.source import CallContext
 from mcp_bridge.types import Json
 from tests.mcp_client.running import (
@@ -357,8 +357,22 @@ async def test_stopping_leaves_no_child_behind() -> None:
 def test_lines_are_the_same_however_they_are_cut(size: int) -> None:
     data = b"one\n\ntwo and more\nthree"
     got: list[bytes] = []
-    lines = Lines(got.append)
+    lines = Lines(got.append, 1000)
     for start in range(0, len(data), size):
         lines.feed(data[start : start + size])
     lines.flush()
     assert got == [b"one", b"two and more", b"three"]
+
+
+def test_a_server_that_never_ends_its_line_is_given_up() -> None:
+    ended: list[str] = []
+    lines: list[bytes] = []
+    command = command_for("x", McpServer(command="sh"))
+    child = Child("x", command, ended.append, lines.append)
+    part = b"x" * (1 << 24)
+    for _ in range(LONGEST_MESSAGE // len(part) - 1):
+        child.pipe_data_received(1, part)
+    assert ended == []
+    child.pipe_data_received(1, part)
+    assert ended == [f"sent more than {LONGEST_MESSAGE} bytes without ending the line"]
+    assert lines == []
