@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 
 from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR
@@ -28,10 +27,9 @@ KINDS: Mapping[str, type[SourceError]] = {
 def written(number: int, context: CallContext) -> Json:
     """What surrounds a call, as the keeper reads it."""
     left = context.deadline - time.monotonic()
-    caller = asdict(context.caller)
     return {
         "call": number,
-        "caller": {**caller, "scopes": sorted(context.caller.scopes)},
+        "caller": fields_of(context.caller),
         "request_id": REQUEST_ID.get(),
         "timeout": context.timeout,
         "seconds": None if left == math.inf else left,
@@ -41,6 +39,16 @@ def written(number: int, context: CallContext) -> Json:
         "meta": context.meta,
         "extra": context.extra,
         "hands_back": context.hands_back,
+    }
+
+
+def fields_of(caller: Caller) -> Json:
+    return {
+        "name": caller.name,
+        "tenant": caller.tenant,
+        "scopes": list(caller.scopes),
+        "toolset": caller.toolset,
+        "tools": caller.tools,
     }
 
 

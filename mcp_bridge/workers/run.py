@@ -20,7 +20,6 @@ import anyio
 import anyio.abc
 import anyio.from_thread
 from fastapi import FastAPI
-from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Receive, Scope, Send
 
 from mcp_bridge import serve
@@ -35,7 +34,7 @@ from mcp_bridge.workers.taking import Counts, Taker
 
 logger = logging.getLogger(__name__)
 
-WORKER_HEADER = "x-mcp-bridge-worker"
+WORKER_HEADER = b"x-mcp-bridge-worker"
 """Names the worker that a client's connection has come to."""
 
 OWN = re.compile(r"/+(t/+[^/]+/+)?v1(/|$)|/healthz$")
@@ -59,6 +58,7 @@ class Worker:
     def __init__(self, job: Job, supervisor: socket.socket) -> None:
         self._job = job
         self._supervisor = supervisor
+        self._name = WORKER_HEADER, str(job.number).encode()
         self._pipe: Pipe | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
         self._counts = Counts(counts_in(job.directory), job.number, job.of)
@@ -130,7 +130,7 @@ class Worker:
 
         async def named(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.accept"):
-                MutableHeaders(scope=message)[WORKER_HEADER] = str(self._job.number)
+                message["headers"] = [*message.get("headers", ()), self._name]
             await send(message)
 
         own = scope["type"] == "http" and OWN.match(scope["path"])

@@ -13,7 +13,9 @@ from typing import Any
 import anyio
 import anyio.abc
 import httpx2
+import websockets.asyncio.client as websockets
 from anyio.streams.buffered import BufferedByteReceiveStream
+from websockets.typing import Subprotocol
 
 from tests.api.bridged import Json, Streamed, lines
 from tests.mcp_client.running import dead
@@ -97,6 +99,22 @@ class Crew:
     ) -> AsyncGenerator[list["Visitor"]]:
         async with AsyncExitStack() as stack:
             yield [await stack.enter_async_context(self.client(n, key)) for n in workers]
+
+    @asynccontextmanager
+    async def websocket(
+        self, worker: int, key: str | None = None
+    ) -> AsyncGenerator[websockets.ClientConnection]:
+        """A WebSocket for MCP that has come to this worker."""
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        url = self.url.replace("http", "ws") + "/mcp-server/ws"
+        while True:
+            async with websockets.connect(
+                url, additional_headers=headers, subprotocols=[Subprotocol("mcp")]
+            ) as socket:
+                assert socket.response is not None
+                if socket.response.headers[WORKER] == str(worker):
+                    yield socket
+                    return
 
     async def end(self) -> int:
         with anyio.fail_after(PATIENCE):

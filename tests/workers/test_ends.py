@@ -13,6 +13,7 @@ from pathlib import Path
 import anyio
 import httpx2
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from mcp_bridge.config.load import Loaded
 from mcp_bridge.config.settings import Network, Settings
@@ -21,7 +22,7 @@ from tests.api.bridged import Json, scripted_server
 from tests.fakes import ScriptedInference, answer, hang
 from tests.mcp_client.running import dead, entries, logged
 from tests.test_serve import written
-from tests.workers.crew import Crew, body_of, crew
+from tests.workers.crew import PATIENCE, Crew, body_of, crew
 
 OURS = ("c1", "echo", '{"text": "ours"}')
 THEIRS = ("c2", "mine", "{}")
@@ -117,6 +118,21 @@ async def test_a_call_whose_keeper_is_killed_is_not_made_again(standing: Two) ->
     assert len(calls_of_hang(standing.log)) == before + 1
 
 
+async def test_what_the_keeper_was_answering_elsewhere_is_ended_when_it_is_killed(
+    standing: Two,
+) -> None:
+    with anyio.fail_after(PATIENCE):
+        async with standing.crew.client(1) as here, standing.crew.websocket(1) as socket:
+            async with here.http.stream("GET", "/mcp-server/sse") as stream:
+                assert stream.status_code == 200
+                await standing.kill_and_wait(0)
+                with pytest.raises(httpx2.RemoteProtocolError):
+                    await stream.aread()
+            with pytest.raises(ConnectionClosed) as closed:
+                await socket.recv()
+    assert closed.value.rcvd is not None and closed.value.rcvd.code == 1012
+
+
 async def test_a_configuration_that_broke_meanwhile_keeps_no_worker_from_coming_back(
     standing: Two,
 ) -> None:
@@ -146,11 +162,18 @@ async def test_a_signal_ends_all_of_them_although_a_stream_is_open(tmp_path: Pat
     async with two(tmp_path) as made:
         child = (await logged(made.log, lambda entry: "pid" in entry))["pid"]
         made.inference.script += [hang()]
-        async with made.crew.client(1) as here, anyio.create_task_group() as tasks:
+        async with (
+            made.crew.client(1) as here,
+            made.crew.websocket(1) as socket,
+            anyio.create_task_group() as tasks,
+        ):
             tasks.start_soon(left_alone, here.http)
             await made.inference.wait_for_requests(1)
             made.crew.process.terminate()
+            with pytest.raises(ConnectionClosed) as closed:
+                await socket.recv()
             assert await made.crew.end() == 0
+        assert closed.value.rcvd is not None and closed.value.rcvd.code == 1001
         await dead(child, *made.crew.pids.values())
     wrong = re.compile("Traceback|killed")
     assert not any(map(wrong.search, made.crew.log.lines)), made.crew.log.lines

@@ -3,7 +3,6 @@
 import socket
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 
 import anyio
 import anyio.lowlevel
@@ -23,7 +22,7 @@ from mcp_bridge.errors import (
 from mcp_bridge.mcp_client.channel import NeedsAuth
 from mcp_bridge.mcp_client.jsonrpc import ConnectionLost
 from mcp_bridge.types import Caller
-from mcp_bridge.workers.calls import as_rpc, caller_of, error_of
+from mcp_bridge.workers.calls import as_rpc, caller_of, error_of, fields_of
 from mcp_bridge.workers.passing import opening, packed, scope_of, unpacked
 from mcp_bridge.workers.pipe import LENGTH, MOST_UNREAD, Pipe, adopt, taken
 
@@ -113,8 +112,7 @@ def test_an_error_of_a_server_says_the_same_in_another_worker(error: SourceError
 @pytest.mark.parametrize("tools", [None, (), ("a:*", "!b:*")])
 def test_a_caller_is_the_same_in_another_worker(tools: tuple[str, ...] | None) -> None:
     caller = Caller("anna", "tenant", frozenset({"chat", "mcp"}), "set", tools)
-    fields = {**asdict(caller), "scopes": sorted(caller.scopes)}
-    assert caller_of(fields) == caller
+    assert caller_of(orjson.loads(orjson.dumps(fields_of(caller)))) == caller
 
 
 SCOPE: Scope = {
