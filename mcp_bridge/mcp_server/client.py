@@ -5,6 +5,7 @@ client of the new era cannot be asked: it gets the question as the result, and c
 answer (parked.py).
 """
 
+import logging
 import uuid
 from collections import deque
 from collections.abc import AsyncGenerator
@@ -29,6 +30,8 @@ from mcp_bridge.mcp_client.jsonrpc import Id
 from mcp_bridge.mcp_server.session import Send, Session
 from mcp_bridge.mcp_server.visit import Visit
 from mcp_bridge.types import Json
+
+logger = logging.getLogger(__name__)
 
 LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 WAITING_NOTES = 1000
@@ -184,7 +187,10 @@ class Outbox:
             with scope:
                 while self._notes and self._send is not None:
                     method, params = self._notes.popleft()
-                    await self._send(method, params)
+                    try:
+                        await self._send(method, params)
+                    except MCPError as exc:  # one that cannot be sent holds up no other
+                        logger.warning("%s is not told: %s", method, exc.error.message)
         finally:
             self._sending = False
             if self._sent is not None:

@@ -16,13 +16,12 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR, INVALID_REQUEST
 from starlette.types import Receive, Send
 
-from mcp_bridge import exact
 from mcp_bridge.mcp_client.jsonrpc import Id, as_id, key_of
 from mcp_bridge.mcp_server.client import Client
 from mcp_bridge.mcp_server.events import PING, EventStream, Rhythm, event, until_left
-from mcp_bridge.mcp_server.exchange import Questions
 from mcp_bridge.mcp_server.http import Refusal
 from mcp_bridge.mcp_server.messages import notification
+from mcp_bridge.mcp_server.questions import Questions
 from mcp_bridge.mcp_server.session import Session
 from mcp_bridge.mcp_server.visit import Visit
 from mcp_bridge.types import Json
@@ -106,7 +105,7 @@ class HttpSession(Session):
     async def _to_stream(self, method: str, params: Json) -> None:
         if self._stream is not None:
             events, _ = self._stream
-            await events.write(event(exact.encode(notification(method, params))))
+            await events.write(event(notification(method, params)))
 
     def close(self) -> None:
         for client in tuple(self._running.values()):

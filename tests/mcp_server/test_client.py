@@ -1,9 +1,15 @@
 """What a client can be asked, and which log messages it wants: plain functions."""
 
-import pytest
+from typing import Any
 
-from mcp_bridge.mcp_server.client import important, why_not, without_meta
+import anyio
+import pytest
+from mcp.shared.exceptions import MCPError
+
+from mcp_bridge.mcp_server.client import Outbox, important, why_not, without_meta
+from mcp_bridge.mcp_server.messages import notification
 from mcp_bridge.types import Json
+from tests.mcp_server.running import PATIENCE
 
 URL = {"mode": "url"}
 FORM: Json = {"mode": "form"}
@@ -56,3 +62,30 @@ def test_one_key_of_the_meta_goes_and_the_rest_stays() -> None:
     assert without_meta({"a": 1, "_meta": {"x": 1, "y": 2}}, "x") == {"a": 1, "_meta": {"y": 2}}
     assert without_meta({"a": 1, "_meta": {"x": 1}}, "x") == {"a": 1}
     assert without_meta({"a": 1}, "x") == {"a": 1}
+
+
+async def test_a_note_that_cannot_be_written_is_left_out_and_the_next_one_is_told() -> None:
+    said: list[bytes] = []
+
+    async def send(method: str, params: Json) -> None:
+        said.append(notification(method, params))
+
+    async with anyio.create_task_group() as tasks:
+        outbox = Outbox(send, tasks)
+        outbox.put("notifications/message", {"data": deep()})
+        outbox.put("notifications/message", {"data": "words"})
+        with anyio.fail_after(PATIENCE):
+            await outbox.flush()
+    assert [b"words" in note for note in said] == [True]
+
+
+def test_what_is_nested_too_deeply_is_refused_in_words_that_fit() -> None:
+    with pytest.raises(MCPError, match="nested too deeply"):
+        notification("notifications/message", {"data": deep()})
+
+
+def deep() -> Any:
+    value: Any = "down here"
+    for _ in range(5000):
+        value = [value]
+    return value
