@@ -192,15 +192,20 @@ class BridgeSampler:
     def __init__(
         self, inference: Inference, settings: Sampling, model: str | None, depth: int
     ) -> None:
-        own = (SamplingModel(model=model),) if model else ()
         self._inference = inference
         self._settings = settings
-        self._models = settings.models or own
+        self._model = model
         self._depth = depth
         self._budget = Budget(settings)
 
+    @property
+    def _models(self) -> tuple[SamplingModel, ...]:
+        """Those to choose from: the configured ones, or the caller's."""
+        own = (SamplingModel(model=self._model),) if self._model else ()
+        return self._settings.models or own
+
     def capabilities(self) -> Json:
-        can = self._models and self._depth < self._settings.max_depth
+        can = (self._settings.models or self._model) and self._depth < self._settings.max_depth
         return {"sampling": {"tools": {}}} if can else {}
 
     async def answer(self, source: str, method: str, params: Json) -> Json:

@@ -165,7 +165,8 @@ class Connection:
         default_answerer: Answerer | None = None,
         answers: Json | None = None,
     ) -> None:
-        self._name = name
+        self.name = name
+        self.parallel = settings.parallel
         self.settings = settings
         self._on_change = on_change or (lambda kind: None)
         self._default_answerer = default_answerer
@@ -199,16 +200,8 @@ class Connection:
         self.protocol_version: str | None = None
 
     @property
-    def name(self) -> str:
-        return self._name
-
-    @property
     def tools(self) -> tuple[Tool, ...]:
         return self._listing.tools
-
-    @property
-    def parallel(self) -> bool:
-        return self.settings.parallel
 
     def _reason_to_stay_off(self) -> str | None:
         if self.settings.problem:
@@ -258,7 +251,7 @@ class Connection:
         except SourceRefused as exc:
             if exc.rpc_code != PARSE_ERROR:
                 raise
-            return text_result(f"{self._name} gave no usable answer: {exc.message}", is_error=True)
+            return text_result(f"{self.name} gave no usable answer: {exc.message}", is_error=True)
         return result
 
     async def request(self, method: str, params: Json, context: CallContext) -> Json:
@@ -305,7 +298,7 @@ class Connection:
         channel = self._channel
         retry = self._attempts.next_at
         return {
-            "name": self._name,
+            "name": self.name,
             "state": str(self.state),
             "error": self._error,
             "transport": channel.transport if channel else self._found.transport,
@@ -389,7 +382,7 @@ class Connection:
                     await self._change.wait()
         if session is not None:
             return session
-        raise SourceUnavailable(self._name, self._why_not())
+        raise SourceUnavailable(self.name, self._why_not())
 
     def _ask_for_attempt(self) -> bool:
         """Whether waiting makes sense: an attempt is under way, or may begin now."""
@@ -403,9 +396,9 @@ class Connection:
 
     def _why_not(self) -> str:
         if self._stopped:
-            return f"{self._name} was stopped"
+            return f"{self.name} was stopped"
         reason = self._error or "it is still starting; try again in a moment"
-        return f"{self._name} is not connected: {reason}"
+        return f"{self.name} is not connected: {reason}"
 
     # The owner task.
 
@@ -437,7 +430,7 @@ class Connection:
         except SourceError as exc:
             self._failed(exc)
         except Exception as exc:  # boundary: whatever one server causes must not reach the others
-            logger.exception("%s: the connection failed in an unexpected way", self._name)
+            logger.exception("%s: the connection failed in an unexpected way", self.name)
             self._failed(exc)
         else:
             self._lost()
@@ -456,13 +449,13 @@ class Connection:
             else:
                 return
         self._found.transport = None
-        raise SourceUnavailable(self._name, "; ".join(failures))
+        raise SourceUnavailable(self.name, "; ".join(failures))
 
     async def _try_eras(self, transport: str) -> None:
         try:
             await self._connect_and_serve(transport)
         except ProbeKilled:
-            logger.info("%s: ended when probed; using the older protocol", self._name)
+            logger.info("%s: ended when probed; using the older protocol", self.name)
             self._found.era = "legacy"
             try:
                 await self._connect_and_serve(transport)
@@ -474,11 +467,11 @@ class Connection:
     async def _connect_and_serve(self, transport: str) -> None:
         seconds = self._startup_seconds(transport)
         with (
-            _one_error(self._name),
+            _one_error(self.name),
             anyio.CancelScope(deadline=anyio.current_time() + seconds) as scope,
         ):
             try:
-                async with open_channel(transport, self._name, self.settings) as channel:
+                async with open_channel(transport, self.name, self.settings) as channel:
                     self._channel = channel
                     await self._converse(channel, scope, seconds)
             except BaseException:
@@ -491,7 +484,7 @@ class Connection:
 
     async def _converse(self, channel: Channel, scope: anyio.CancelScope, seconds: float) -> None:
         session = Session(
-            self._name,
+            self.name,
             channel,
             answers=self._answers,
             default_answerer=self._default_answerer,
@@ -529,7 +522,7 @@ class Connection:
     def _too_slow(self, seconds: float) -> SourceTimeout:
         words = f"did not connect and list its tools within {seconds:g} s"
         last = self._channel.stderr[-1] if self._channel and self._channel.stderr else None
-        return SourceTimeout(self._name, f"{words}; its last words: {last}" if last else words)
+        return SourceTimeout(self.name, f"{words}; its last words: {last}" if last else words)
 
     # How it is.
 
@@ -546,7 +539,7 @@ class Connection:
         self._attempts.under_way = False
         logger.info(
             "%s: connected (%s, %s), %d tools",
-            self._name,
+            self.name,
             session.channel.transport,
             session.protocol_version,
             len(self.tools),
@@ -557,7 +550,7 @@ class Connection:
     def _lost(self) -> None:
         channel = self._channel
         reason = channel.reason if channel else "the connection ended"
-        logger.warning("%s: connection lost: %s", self._name, reason)
+        logger.warning("%s: connection lost: %s", self.name, reason)
         if channel is not None and channel.needs_auth:
             self._become(State.NEEDS_AUTH, reason)
         else:
@@ -566,7 +559,7 @@ class Connection:
     def _failed(self, exc: Exception) -> None:
         error = in_words(exc)
         level = logging.WARNING if error != self._error else logging.DEBUG
-        logger.log(level, "%s: not connected: %s", self._name, error)
+        logger.log(level, "%s: not connected: %s", self.name, error)
         self._attempts.under_way = False
         self._attempts.failures += 1
         self._attempts.failed_at = time.monotonic()
@@ -627,7 +620,7 @@ class Connection:
             if exc.rpc_code != METHOD_NOT_FOUND or "tools" in session.capabilities:
                 raise
             items = []  # a server of prompts or resources only
-        listing = read_tools(self._name, items)
+        listing = read_tools(self.name, items)
         refused = session.learn_parameter_headers([tool.definition for tool in listing.tools])
         usable = tuple(tool for tool in listing.tools if tool.name not in refused)
         listing = Listing(usable, (*listing.skipped, *refused.items()))
@@ -639,14 +632,14 @@ class Connection:
         first, self._listed_at = self._listed_at is None, time.time()
         if listing.skipped != before.skipped:
             for name, reason in listing.skipped:
-                logger.warning("%s: tool %s is left out: %s", self._name, name, reason)
+                logger.warning("%s: tool %s is left out: %s", self.name, name, reason)
         for pattern in unmatched if first else ():
-            logger.warning('%s: "include" pattern %s matches no tool', self._name, pattern)
+            logger.warning('%s: "include" pattern %s matches no tool', self.name, pattern)
         self._by_name = {tool.name: tool for tool in listing.tools}
         if listing.tools != before.tools:
             if not first:
                 change = difference(before.tools, listing.tools) or "order"
-                logger.info("%s: tools: %s", self._name, change)
+                logger.info("%s: tools: %s", self.name, change)
             self._on_change(TOOLS)
 
     async def _list_prompts(self, session: Session, patience: Patience) -> None:
@@ -681,9 +674,9 @@ class Connection:
         except SourceRefused as exc:
             if exc.rpc_code == METHOD_NOT_FOUND:
                 return []
-            logger.warning("%s: %s failed: %s", self._name, method, exc.message)
+            logger.warning("%s: %s failed: %s", self.name, method, exc.message)
         except SourceTimeout as exc:
-            logger.warning("%s: %s failed: %s", self._name, method, exc.message)
+            logger.warning("%s: %s failed: %s", self.name, method, exc.message)
         return None
 
     # How it stays fresh.
@@ -699,7 +692,7 @@ class Connection:
             try:
                 listener(method, params)
             except Exception:  # boundary: a listener must not end the connection
-                logger.exception("%s: a listener of %s failed", self._name, method)
+                logger.exception("%s: a listener of %s failed", self.name, method)
 
     def _outdated(self, *kinds: str) -> None:
         self._stale.update(kinds)
@@ -724,7 +717,7 @@ class Connection:
         try:
             await work
         except SourceRefused as exc:
-            logger.warning("%s: the old %s stay: %s", self._name, kind, exc.message)
+            logger.warning("%s: the old %s stay: %s", self.name, kind, exc.message)
         except SourceError as exc:
             session.channel.fail(f"listing its {kind} failed: {exc.message}")
 
@@ -741,14 +734,14 @@ class Connection:
             try:
                 await self._listen_once(session, wanted)
             except SourceRefused as exc:
-                logger.info("%s: announces no changes: %s", self._name, exc.message)
+                logger.info("%s: announces no changes: %s", self.name, exc.message)
                 self._wishes.acknowledged.set()
                 return
             except SourceUnavailable as exc:
                 session.channel.fail(exc.message)
                 return
             except SourceError as exc:
-                logger.debug("%s: the subscription broke: %s", self._name, exc.message)
+                logger.debug("%s: the subscription broke: %s", self.name, exc.message)
             if not self._wishes.changed.is_set():
                 tries = 0 if time.monotonic() - began > STABLE_SECONDS else tries + 1
                 await anyio.sleep(backoff(tries))
@@ -761,7 +754,7 @@ class Connection:
             await self._wishes.changed.wait()
             tasks.cancel_scope.cancel()
 
-        with _one_error(self._name):
+        with _one_error(self.name):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(stop_for_another)
                 await session.listen(wanted)
@@ -818,7 +811,7 @@ class Connection:
             try:
                 await session.request(method, params, None, patience)
             except SourceRefused as exc:
-                logger.warning("%s: %s %s failed: %s", self._name, method, params, exc.message)
+                logger.warning("%s: %s %s failed: %s", self.name, method, params, exc.message)
 
 
 def backoff(attempt: int) -> float:

@@ -4,7 +4,6 @@ A `ContextVar` carries it, because the HTTP transport runs each request in its s
 what happens to the bytes can be noted on the exchange far below the code that waits for them.
 """
 
-import asyncio
 import math
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 
 import anyio
 
+from mcp_bridge.mcp_client.clock import Clock
 from mcp_bridge.tools.source import CallContext
 
 
@@ -42,35 +42,30 @@ class Exchange:
     sent: bool = False
     broken: str | None = None
     status: int | None = None
-    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    clock: Clock = field(default_factory=Clock)
     _limit: float = math.inf
     _answers: set[anyio.CancelScope] = field(default_factory=set)
 
     def break_off(self, reason: str) -> None:
         """Its answer can never come: who waits for it hears so now."""
         self.broken = reason
-        self.scope.cancel()
+        self.clock.cancel()
 
     def start(self) -> None:
         """Start the clock. It was not running while the request waited for its turn."""
         left = self.patience.deadline - time.monotonic()
         most = max(self.patience.maximum, self.patience.timeout)
-        self._limit = self._now() + min(most, left)
+        self._limit = self.clock.now() + min(most, left)
         self.rearm()
 
     def rearm(self) -> None:
         """The server has shown that it is at work: wait `timeout` seconds more."""
-        self.scope.deadline = min(self._limit, self._now() + self.patience.timeout)
-
-    @staticmethod
-    def _now() -> float:
-        # As `anyio.current_time`, which first looks up the library that runs the loop.
-        return asyncio.get_running_loop().time()
+        self.clock.deadline = min(self._limit, self.clock.now() + self.patience.timeout)
 
     @property
     def seconds(self) -> float:
         """How long it had: its timeout, or the maximum once progress has taken it that far."""
-        at_the_limit = self.scope.deadline >= self._limit
+        at_the_limit = self.clock.deadline >= self._limit
         return (
             max(self.patience.timeout, self.patience.maximum)
             if at_the_limit
@@ -80,7 +75,7 @@ class Exchange:
     @contextmanager
     def answering(self) -> Iterator[None]:
         """While we answer what the server asked, only the maximum counts; the end stops it."""
-        self.scope.deadline = self._limit
+        self.clock.deadline = self._limit
         with anyio.CancelScope() as scope:
             self._answers.add(scope)
             try:

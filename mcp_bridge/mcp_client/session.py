@@ -281,7 +281,7 @@ class Session:
     async def _timed(
         self, method: str, params: Json, opts: CallOptions, exchange: Exchange
     ) -> Json:
-        with exchange.scope:
+        with exchange.clock:
             exchange.start()
             return await self.channel.dispatcher.send_raw_request(method, params, opts)
         if exchange.broken is not None:
@@ -468,7 +468,7 @@ class Session:
         opts["request_id"] = f"listen-{next(self._listens)}"
         before = CURRENT.set(exchange)
         try:
-            with exchange.scope:
+            with exchange.clock:
                 await self.channel.dispatcher.send_raw_request("subscriptions/listen", params, opts)
             if exchange.broken is not None:
                 raise ConnectionLost(exchange.broken)

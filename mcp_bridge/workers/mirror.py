@@ -201,7 +201,7 @@ class Mirrored(Connection):
         for name in DESCRIPTION & known.keys():
             setattr(self, name, known[name])
         if "tools" in known:
-            tools = tuple(Tool(self._name, tool["name"], tool) for tool in known["tools"])
+            tools = tuple(Tool(self.name, tool["name"], tool) for tool in known["tools"])
             self._listing = Listing(tools)
             self._by_name = {tool.name: tool for tool in tools}
             self._on_change(TOOLS)
@@ -232,10 +232,10 @@ class Mirrored(Connection):
         self.take()
         try:
             try:
-                return await self._keeper.ask(self._name, method, params, context)
+                return await self._keeper.ask(self.name, method, params, context)
             except OutcomeUnknown:
                 if not repeatable:
                     raise
-            return await self._keeper.ask(self._name, method, params, context)
+            return await self._keeper.ask(self.name, method, params, context)
         finally:
             self.let_go()
