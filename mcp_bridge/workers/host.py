@@ -88,7 +88,7 @@ class Host:
             return
         self.pids[said["worker"]] = said["pid"]
         bridge: Bridge = self._app.state.bridge
-        peer = Colleague(f"worker {said['worker']}", pipe)
+        peer = Colleague(said["worker"], pipe)
         await Visitor(bridge, pipe, peer, self._is_keeper, self._on_waits).stay()
 
 

@@ -21,7 +21,7 @@ from mcp_bridge.errors import RequestError
 from mcp_bridge.mcp_client.jsonrpc import ConnectionLost
 from mcp_bridge.mcp_client.peer import Peer
 from mcp_bridge.types import Json
-from mcp_bridge.workers.pipe import Pipe, dial
+from mcp_bridge.workers.pipe import Broken, Pipe, dial
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +33,27 @@ COPIED, GIVE, HELLO = "copied", "give", "hello"
 """The words between links: what was told is taken; give all that you keep; here I am."""
 
 
+class Wire:
+    """A pipe that carries a JSON-RPC peer's messages."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        self._pipe = pipe
+
+    async def ready(self) -> None:
+        await self._pipe.ready()
+
+    async def send(self, data: bytes) -> None:
+        try:
+            await self._pipe.send(data)
+        except Broken as exc:
+            raise ConnectionLost("the other worker has ended") from exc
+
+
 class Colleague(Peer):
     """Another worker as a JSON-RPC peer."""
+
+    def __init__(self, number: int, pipe: Pipe) -> None:
+        super().__init__(f"worker {number}", Wire(pipe))
 
     async def _reply(self, message: Json) -> None:
         try:
@@ -82,14 +101,14 @@ class Link:
             await anyio.sleep(AGAIN_SECONDS)
 
     async def _live(self, pipe: Pipe) -> None:
-        peer = Colleague(f"worker {self.other}", pipe)
+        peer = Colleague(self.other, pipe)
         try:
             pipe.put(orjson.dumps({"kind": "link", "worker": self._me, "pid": os.getpid()}))
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._hello, pipe, peer)
                 await converse(pipe, peer, self._answer, self._notice_all)
                 tasks.cancel_scope.cancel()
-        except ConnectionLost:
+        except (Broken, ConnectionLost):
             pass
         finally:
             pipe.abort()

@@ -19,9 +19,8 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_bridge.errors import RequestError
-from mcp_bridge.mcp_client.jsonrpc import ConnectionLost
 from mcp_bridge.types import Json
-from mcp_bridge.workers.pipe import LENGTH, Pipe, dial
+from mcp_bridge.workers.pipe import LENGTH, Broken, Pipe, dial
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +78,7 @@ async def offered(address: str, request: bytes) -> Pipe:
                 pipe.put(request)
                 if await pipe.receive() == ACCEPTED:
                     return pipe
-            except ConnectionLost:
+            except Broken:
                 pass
             except BaseException:
                 pipe.abort()
@@ -124,7 +123,7 @@ class Passage:
                 await self.pipe.send(packed(message))
                 if message["type"].endswith(".disconnect"):
                     return
-        except ConnectionLost:
+        except Broken:
             pass
 
     async def _back(self) -> None:
@@ -173,14 +172,14 @@ async def serve_passed(pipe: Pipe, request: Json, app: ASGIApp) -> None:
     async def send(message: Message) -> None:
         try:
             await pipe.send(packed(message))
-        except ConnectionLost as exc:
+        except Broken as exc:
             if scope["type"] == "websocket":  # as the server does; HTTP answers go nowhere then
                 raise OSError("the client has left") from exc
 
     try:
         pipe.put(ACCEPTED)
         await app(scope, receive, send)
-    except ConnectionLost:
+    except Broken:
         pass  # it has left before it knew that we are here
     except Exception:  # boundary: as the server that runs us does with every application
         logger.exception("a request that was passed on failed in an unexpected way")

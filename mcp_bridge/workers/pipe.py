@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import cast
 
 from mcp_bridge.exact import encode
-from mcp_bridge.mcp_client.jsonrpc import ConnectionLost
 from mcp_bridge.types import Json
 
 LENGTH = struct.Struct(">I")
@@ -16,11 +15,12 @@ MOST_UNREAD = 1024 * 1024
 """Bytes that have come and are not read yet; then the other side has to wait."""
 
 
-class Pipe(asyncio.Protocol):
-    """One end of a connection: `put` or `send` messages, and `receive` them (one reader).
+class Broken(Exception):
+    """The other side is gone."""
 
-    It is also what carries a JSON-RPC peer's messages (`mcp_client.peer.Wire`).
-    """
+
+class Pipe(asyncio.Protocol):
+    """One end of a connection: `put` or `send` messages, and `receive` them (one reader)."""
 
     def __init__(self, opened: Callable[["Pipe"], None] | None = None) -> None:
         self._opened = opened
@@ -86,7 +86,7 @@ class Pipe(asyncio.Protocol):
         """Write one message.
 
         Raises:
-            ConnectionLost: the other side is gone.
+            Broken: the other side is gone.
         """
         self.put(data)
         await self._writable.wait()
@@ -94,14 +94,14 @@ class Pipe(asyncio.Protocol):
     def put(self, data: bytes) -> None:
         """Write one message without waiting. Raises as `send`."""
         if self.closed or self._transport is None or self._transport.is_closing():
-            raise ConnectionLost("the other worker is gone")
+            raise Broken
         self._transport.write(LENGTH.pack(len(data)) + data)
 
     def tell(self, method: str, params: Json) -> None:
         """Put a JSON-RPC notification; for one who is gone, nothing."""
         try:
             self.put(encode({"jsonrpc": "2.0", "method": method, "params": params}))
-        except ConnectionLost:
+        except Broken:
             pass
 
     @property

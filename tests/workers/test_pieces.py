@@ -1,6 +1,8 @@
 """What goes between workers, piece by piece: messages, requests, errors."""
 
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
@@ -20,11 +22,10 @@ from mcp_bridge.errors import (
     SourceUnavailable,
 )
 from mcp_bridge.mcp_client.channel import NeedsAuth
-from mcp_bridge.mcp_client.jsonrpc import ConnectionLost
 from mcp_bridge.types import Caller
 from mcp_bridge.workers.calls import as_rpc, caller_of, error_of, fields_of
 from mcp_bridge.workers.passing import opening, packed, scope_of, unpacked
-from mcp_bridge.workers.pipe import LENGTH, MOST_UNREAD, Pipe, adopt, taken
+from mcp_bridge.workers.pipe import LENGTH, MOST_UNREAD, Broken, Pipe, adopt, taken
 
 PATIENCE = 10
 
@@ -83,8 +84,15 @@ async def test_what_is_told_to_one_who_has_left_is_refused_and_what_came_is_stil
         here.close()
         assert await there.receive() == b"last words"
         assert await there.receive() is None
-        with pytest.raises(ConnectionLost):
+        with pytest.raises(Broken):
             await there.send(b"hello?")
+
+
+def test_the_supervisor_is_a_small_process() -> None:
+    heavy = {"fastapi", "starlette", "uvicorn", "mcp", "aiohttp", "openai"}
+    code = f"import mcp_bridge.workers.supervise, sys; print(*{heavy} & sys.modules.keys())"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert said.stdout.split() == []
 
 
 ERRORS = [
