@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import anyio
+import httpx2
 from mcp import StdioServerParameters
 from mcp.client import Client
+from mcp.client.streamable_http import streamable_http_client
 
 from benchmarks import targets
 from benchmarks.load import Plan
-from benchmarks.measure import Cell, measure
+from benchmarks.measure import SLICES, Cell, best, measure
 from benchmarks.processes import ROOT, Watched, await_url, cores, free_port, get, python, started
 from benchmarks.report import Table
 from benchmarks.scenarios import ECHOED
@@ -29,7 +31,9 @@ PLACE = "/mcp"
 REST = "REST"
 OVER_HTTP = "SDK server over HTTP"
 LIST_SIZE = 500
-STDIO_CALLS = 800
+SDK_CALLS = 800
+"""Calls with the SDK's client, which is slow."""
+
 CLIENT = {"name": "bench", "version": "1"}
 
 Request = tuple[str, Mapping[str, str], Any]
@@ -97,12 +101,13 @@ def calls(bench: Bench) -> Table:
         f"tools/call, {USERS} at a time",
         ["calls/s", "CPU per call (ms)", "of direct"],
         notes="CPU: of the bridge; in the rows of direct calls of the server (over HTTP) or of the "
-        "SDK's client (over stdio).",
+        "SDK's client (over stdio). The server that is behind over HTTP shares the bridge's core.",
     )
     with sdk_server() as sdk:
         direct = {era: direct_call(bench, sdk, era, table) for era in (MODERN, LEGACY)}
         if not bench.quick:
             over_stdio(bench, table)
+            clients(bench, table, sdk)
         through(bench, table, sdk, direct)
     return table
 
@@ -135,7 +140,6 @@ def through(bench: Bench, table: Table, sdk: Target, direct: Mapping[str, float]
                     table.add(what, (cell.per_second, cell.cpu_ms, None))
                     continue
                 table.add(what, (cell.per_second, cell.cpu_ms, f"{share:.2f}"))
-                bench.goal(f"direct calls/s, times those {what}", 1 / share, 1 / 0.7)
 
 
 def behind(sdk: Target) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -172,7 +176,7 @@ def sdk_server() -> Generator[Target]:
         yield target
 
 
-# Over stdio, with the SDK's client
+# With the SDK's client, as most clients are made
 
 
 def over_stdio(bench: Bench, table: Table) -> None:
@@ -181,33 +185,80 @@ def over_stdio(bench: Bench, table: Table) -> None:
     for name, tool, server in (("lean", "a_echo", lean), ("SDK", "sdk_echo", sdk)):
         what = f"{name} server over stdio, directly with the SDK's client"
         progress(what)
-        command = python("benchmarks.door", tool, str(STDIO_CALLS), *server)
-        env = {"BENCH_CORES": ",".join(map(str, cores()[1])), "PYTHONPATH": str(ROOT)}
-        with started(command, cores()[0], env=env, talk=True) as process:
-            assert process.popen.stdout is not None
-            told = json.loads(process.popen.stdout.readline())
+        told = sdk_client(cores()[0], tool, *server)
         table.add(what, (told["per_second"], told["cpu_ms"], None))
 
 
+def clients(bench: Bench, table: Table, sdk: Target) -> None:
+    """The SDK's client over HTTP: directly, and through a bridge in front of the same server."""
+    tool, server = behind(sdk)[OVER_HTTP]
+    with targets.bridge(bench.folder, bench.direct, {"a": {**server, "required": True}}) as ours:
+        for era in (MODERN, LEGACY):
+            ways = {f"the SDK's client, directly, {era}": sdk}
+            ways[what := f"the SDK's client, through /mcp {era}"] = ours
+            progress(what)
+            turns = [[of_client(way, era, tool) for way in ways.values()] for _ in range(SLICES)]
+            direct, through = map(best, zip(*turns, strict=True))
+            share = through.per_second / direct.per_second
+            for name, cell, of in zip(ways, (direct, through), (None, f"{share:.2f}"), strict=True):
+                table.add(name, (cell.per_second, cell.cpu_ms, of))
+            bench.goal(f"direct calls/s, times those of {what}", 1 / share, 1 / 0.7)
+
+
+def of_client(target: Target, era: str, tool: str) -> Cell:
+    """The calls of one client process, which has the cores of the load."""
+    assert target.process is not None
+    url = target.url.removesuffix("/v1") + PLACE
+    before = target.process.cpu()
+    told = sdk_client(cores()[1], tool, url, era, json.dumps(dict(target.headers)))
+    cpu_ms = (target.process.cpu() - before) * 1000 / told["calls"]
+    return Cell(cpu_ms=cpu_ms, per_second=told["per_second"])
+
+
+def sdk_client(on: set[int], tool: str, *server: str) -> dict[str, float]:
+    """What a client tells that has called a tool: of a command, or at a URL."""
+    command = python("benchmarks.door", tool, str(SDK_CALLS), *server)
+    env = {"BENCH_CORES": ",".join(map(str, cores()[1])), "PYTHONPATH": str(ROOT)}
+    with started(command, on, env=env, talk=True) as process:
+        assert process.popen.stdout is not None
+        told: dict[str, float] = json.loads(process.popen.stdout.readline())
+    return told
+
+
+async def call_over_http(
+    tool: str, count: int, url: str, era: str, headers: str
+) -> dict[str, float]:
+    mode = MODERN if era == MODERN else "legacy"
+    async with httpx2.AsyncClient(headers=json.loads(headers), timeout=60) as http:
+        way = streamable_http_client(url, http_client=http)
+        async with Client(way, mode=mode, cache=None) as client:
+            return await timed(client, tool, count)
+
+
 async def call_over_stdio(tool: str, count: int, command: list[str]) -> dict[str, float]:
-    """Call a stdio server as any client does that is made with the SDK."""
     server = StdioServerParameters(command=command[0], args=command[1:], env=dict(os.environ))
-    us = Watched((os.getpid(),))
     async with Client(server) as client:
+        return await timed(client, tool, count)
 
-        async def user(calls: int) -> None:
-            for _ in range(calls):
-                result = await client.call_tool(tool, {"text": "hello"})
-                assert not result.is_error
 
-        await user(50)
-        cpu, began = us.cpu(), time.perf_counter()
-        async with anyio.create_task_group() as tasks:
-            for _ in range(USERS):
-                tasks.start_soon(user, count // USERS)
-        done = count // USERS * USERS
-        seconds = time.perf_counter() - began
-        return {"per_second": done / seconds, "cpu_ms": (us.cpu() - cpu) * 1000 / done}
+async def timed(client: Client, tool: str, count: int) -> dict[str, float]:
+    """Call a tool as any client does that is made with the SDK."""
+    us = Watched((os.getpid(),))
+
+    async def user(calls: int) -> None:
+        for _ in range(calls):
+            result = await client.call_tool(tool, {"text": "hello"})
+            assert not result.is_error
+
+    await user(50)
+    cpu, began = us.cpu(), time.perf_counter()
+    async with anyio.create_task_group() as tasks:
+        for _ in range(USERS):
+            tasks.start_soon(user, count // USERS)
+    done = count // USERS * USERS
+    seconds = time.perf_counter() - began
+    used = (us.cpu() - cpu) * 1000 / done
+    return {"per_second": done / seconds, "cpu_ms": used, "calls": done + 50}
 
 
 # Lists
@@ -233,7 +284,10 @@ def main() -> None:
     parser.add_argument("count", type=int)
     parser.add_argument("command", nargs=argparse.REMAINDER)
     given = parser.parse_args()
-    told = anyio.run(call_over_stdio, given.tool, given.count, given.command)
+    if given.command[0].startswith("http"):
+        told = anyio.run(call_over_http, given.tool, given.count, *given.command)
+    else:
+        told = anyio.run(call_over_stdio, given.tool, given.count, given.command)
     print(json.dumps(told), flush=True)
 
 
