@@ -130,10 +130,13 @@ class Calls:
 
     def _find(self, item: Json) -> _Call:
         """The call that a fragment belongs to, begun if there is none."""
-        if not self._calls:
-            return self._begin(_index(item))
         index, id = _index(item), _text(item.get("id"))
         name = _text(_function(item).get("name"))
+        last = self._calls[-1] if self._calls else None
+        if last is None:
+            return self._begin(index)
+        if not id and not name and index is not None and index == last.index:
+            return last  # as nearly all engines continue a call
         call = self._candidate(index, id, has_name=bool(name))
         if call is None or _is_another(call, id, name, item):
             return self._begin(index)
@@ -163,9 +166,8 @@ class Calls:
         call.name = call.name or _text(function.get("name"))
         if text := _piece(item):
             call.arguments.append(text)
-        for key, value in item.items():
-            if key not in KNOWN and value is not None:
-                call.extra[key] = value
+        if not item.keys() <= KNOWN:
+            call.extra |= {k: v for k, v in item.items() if k not in KNOWN and v is not None}
         if item.get("type") == "custom":
             call.extra["type"] = "custom"
 

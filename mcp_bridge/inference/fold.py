@@ -295,9 +295,10 @@ class _Choice:
             else:
                 self._add_field(key, value, shown)
         self.reason = finish_reason(choice.get("finish_reason")) or self.reason
-        for key, value in choice.items():
-            if key not in CHOICE_FIELDS:
-                self.extra[key] = _merged(self.extra.get(key), value)
+        if not choice.keys() <= CHOICE_FIELDS:
+            for key, value in choice.items():
+                if key not in CHOICE_FIELDS:
+                    self.extra[key] = _merged(self.extra.get(key), value)
         return shown
 
     def message(self, has_calls: bool) -> Json:
@@ -381,6 +382,8 @@ def _index(choice: Json) -> int:
 
 
 def _has_extra(choice: Json) -> bool:
+    if choice.keys() <= CHOICE_FIELDS:
+        return False
     return any(value for key, value in choice.items() if key not in CHOICE_FIELDS)
 
 

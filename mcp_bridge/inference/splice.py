@@ -25,6 +25,15 @@ ARGUMENTS = "arguments"
 PLAIN = frozenset({"index", "delta", "finish_reason"})
 OF_A_CALL = frozenset({"index", "type", "function"})
 LITERAL = rb'"(?:[^"\\]|\\.)*"'
+PLACES = {
+    field: (
+        re.compile(rb'"%b"\s*:' % field.encode()),
+        re.compile(rb'"%b"\s*:\s*(%b)' % (field.encode(), LITERAL)),
+    )
+    for field in (*TEXTS, ARGUMENTS)
+}
+"""How often a field is named in a payload, and where its text is."""
+
 PLACE = "\0text\0"
 """Stands where the text belongs while the rest is encoded; no model writes it."""
 
@@ -139,24 +148,26 @@ class Splicer:
 
 def plain_text(chunk: Json) -> str | None:
     """The field of a chunk that holds one text and nothing else that grows or ends."""
-    [(field, value)] = only(chunk) or [("", None)]
-    return field if field in TEXTS and isinstance(value, str) else None
+    said = only(chunk)
+    return said[0] if said and said[0] in TEXTS and isinstance(said[1], str) else None
 
 
 def is_more_of_a_call(chunk: Json) -> bool:
     """Whether a chunk holds more arguments of a call that has begun, and nothing else."""
-    [(field, value)] = only(chunk) or [("", None)]
-    if field != "tool_calls" or not isinstance(value, list) or len(value) != 1:
+    said = only(chunk)
+    if said is None or said[0] != "tool_calls":
         return False
-    call = value[0]
-    if not isinstance(call, dict) or not call.keys() <= OF_A_CALL:
+    calls = said[1]
+    if not isinstance(calls, list) or len(calls) != 1 or not isinstance(calls[0], dict):
         return False
+    call = calls[0]
     function = call.get("function")
-    numbered = isinstance(call.get("index"), int)
-    return numbered and isinstance(function, dict) and function.keys() == {ARGUMENTS}
+    if not isinstance(function, dict) or len(function) != 1 or ARGUMENTS not in function:
+        return False
+    return isinstance(call.get("index"), int) and call.keys() <= OF_A_CALL
 
 
-def only(chunk: Json) -> list[tuple[str, Any]] | None:
+def only(chunk: Json) -> tuple[str, Any] | None:
     """What the only choice of a chunk says, if that is one thing and ends nothing."""
     choices = chunk.get("choices")
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
@@ -167,13 +178,15 @@ def only(chunk: Json) -> list[tuple[str, Any]] | None:
         return None
     if choice.get("index") or choice.get("finish_reason"):
         return None
-    return None if any(choice[key] for key in choice.keys() - PLAIN) else [*delta.items()]
+    if not choice.keys() <= PLAIN and any(choice[key] for key in choice.keys() - PLAIN):
+        return None
+    return next(iter(delta.items()))
 
 
 def mould_of(payload: bytes, chunk: Json, field: str) -> Mould | None:
     """The bytes around the text, if there is no doubt where it stands."""
-    found = re.findall(rb'"%b"\s*:' % field.encode(), payload)
-    place = re.search(rb'"%b"\s*:\s*(%b)' % (field.encode(), LITERAL), payload)
-    if len(found) != 1 or place is None:
+    names, place_of = PLACES[field]
+    place = place_of.search(payload)
+    if place is None or len(names.findall(payload)) != 1:
         return None
     return Mould(chunk, field, payload[: place.start(1)], payload[place.end(1) :])

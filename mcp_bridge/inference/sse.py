@@ -48,7 +48,7 @@ class SseReader:
         if not piece.startswith(b"data: ") or not piece.endswith(b"\n\n") or b"\r" in piece:
             return None
         payloads = piece[6:-2].split(b"\n\ndata: ")
-        return None if any(b"\n" in payload for payload in payloads) else payloads
+        return payloads if piece.count(b"\n") == 2 * len(payloads) else None
 
     def close(self) -> list[bytes]:
         """What is left when the stream ends without the last event's blank line."""
