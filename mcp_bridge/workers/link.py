@@ -120,10 +120,13 @@ class Link:
                 self._lost()
 
     async def _hello(self, pipe: Pipe, peer: Peer) -> None:
-        told = await peer.send_raw_request(HELLO, {})
-        self._pipe, self._peer = pipe, peer
-        self._tell()
-        await self._greeted(peer, told)
+        try:
+            told = await peer.send_raw_request(HELLO, {})
+            self._pipe, self._peer = pipe, peer
+            self._tell()
+            await self._greeted(peer, told)
+        except ConnectionLost:
+            pass  # whoever reads the pipe has noticed, too
 
     def _notice_all(self, method: str, params: Any) -> bool:
         if method != COPIED:

@@ -78,6 +78,8 @@ class Keeper:
     def greet(self, servers: Json) -> None:
         """It is there (again), and these are its servers."""
         self._servers = {}
+        for mirrored in self._shown:
+            mirrored.expect_new_keeper()
         for name, known in servers.items():
             self._show(name, known)
         self.heard.set()
@@ -167,6 +169,8 @@ class Mirrored(Connection):
     ) -> None:
         super().__init__(name, settings, on_change=on_change)
         self._keeper = keeper
+        self._stands = False
+        """What is known from a keeper that has ended stands until the new one has connected."""
 
     async def run(self) -> None:
         """Show what the keeper tells, until cancelled."""
@@ -183,13 +187,13 @@ class Mirrored(Connection):
 
     def show(self, known: Json) -> None:
         """What the keeper has told about the server: some of its fields, or all."""
-        if known["listed"]:
-            self._show_lists(known)
+        self._stands = self._stands and not known["listed"]
         state, error = State(known["state"]), known["error"]
         if state is State.DISABLED:
             state = State.STARTING  # the keeper has not read yet that it is enabled
-        if not known["listed"] and self._listed_at is not None:
-            # The keeper is new: what we know from the one before stands until it has connected.
+        if not self._stands:
+            self._show_lists(known)
+        else:
             state = state if state is State.NEEDS_AUTH else State.DEGRADED
             error = error or RESTARTING
         self._become(state, error)
@@ -197,7 +201,7 @@ class Mirrored(Connection):
             self._settled.set()
 
     def _show_lists(self, known: Json) -> None:
-        self._listed_at = time.time()
+        self._listed_at = time.time() if known["listed"] else None
         for name in DESCRIPTION & known.keys():
             setattr(self, name, known[name])
         if "tools" in known:
@@ -212,6 +216,9 @@ class Mirrored(Connection):
             if name in known:
                 setattr(self, name, tuple(known[name]))
                 self._on_change(RESOURCES)
+
+    def expect_new_keeper(self) -> None:
+        self._stands = self._listed_at is not None
 
     def lose(self) -> None:
         """The keeper is gone: what it has told stands until it is back."""
