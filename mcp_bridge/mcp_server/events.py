@@ -9,6 +9,9 @@ from starlette.types import Receive, Send
 from mcp_bridge.mcp_server.http import RawHeaders
 
 PING = b": ping\r\n\r\n"
+LINE_BREAKS = tuple((c.encode(), b"\\u%04x" % ord(c)) for c in "\x85\u2028\u2029")
+"""What JSON leaves as it is and some clients take for the end of a line (httpx splits lines so)."""
+
 HEADERS = (
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache, no-transform"),
@@ -34,6 +37,8 @@ class Rhythm:
 
 def event(message: bytes) -> bytes:
     """A message as one event."""
+    for character, escaped in LINE_BREAKS:
+        message = message.replace(character, escaped)
     return b"event: message\r\ndata: %b\r\n\r\n" % message
 
 

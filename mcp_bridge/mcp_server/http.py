@@ -82,7 +82,7 @@ async def read_body(receive: Receive, fields: Mapping[str, str], limit: int) -> 
         ClientDisconnect: the client left before it had sent everything.
     """
     announced = fields.get("content-length", "")
-    if announced.isdigit() and int(announced) > limit:
+    if announced.isdecimal() and int(announced) > limit:
         return None
     pieces: list[bytes] = []
     size, more = 0, True

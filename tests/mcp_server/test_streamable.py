@@ -10,7 +10,8 @@ import anyio.lowlevel
 import httpx2
 import pytest
 
-from mcp_bridge.mcp_server.events import Rhythm
+from mcp_bridge import exact
+from mcp_bridge.mcp_server.events import Rhythm, event
 from mcp_bridge.types import Json
 from tests.api.bridged import bridged
 from tests.mcp_server.box import Box, boxes, text, tool
@@ -162,6 +163,14 @@ async def test_progress_makes_a_stream_of_the_answer_and_the_result_ends_it(way:
     half = {"progressToken": "p", "progress": 1, "total": 2, "message": "half"}
     assert note["params"] == half
     assert (answer["id"], answer["result"]["content"]) == (5, text("done")["content"])
+
+
+def test_an_event_is_one_line_for_clients_that_split_at_every_line_break_of_unicode() -> None:
+    words = "a\x85b\u2028c\u2029d\n\x1c"
+    written = event(exact.encode({"words": words})).decode()
+    name, data, end = written.splitlines()
+    assert (name, end) == ("event: message", "")
+    assert json.loads(data.removeprefix("data: ")) == {"words": words}
 
 
 @every_way
