@@ -146,10 +146,9 @@ class Keeper:
                     method, {**params, "server": server, **written(number, context)}
                 )
         except ConnectionLost as exc:
-            raise OutcomeUnknown(
-                server,
-                f"{RESTARTING}, so no answer can come; whether the call took effect is unknown",
-            ) from exc
+            broke = f"the connection to {server} broke before the answer came ({RESTARTING})"
+            words = f"{broke}; whether the call took effect is unknown"
+            raise OutcomeUnknown(server, words) from exc
         except MCPError as exc:
             raise error_of(server, exc) from exc
         finally:

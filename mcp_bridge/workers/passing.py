@@ -48,10 +48,17 @@ class Gone(Exception):
 # The worker that the client has come to
 
 
-async def pass_on(address: str, road: str, scope: Scope, receive: Receive, send: Send) -> None:
-    """Have the request answered by the worker at `address`."""
+async def pass_on(
+    address: str,
+    road: str,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    patience: float = ACCEPT_SECONDS,
+) -> None:
+    """Have the request answered by the worker at `address`, which has so long to accept it."""
     try:
-        pipe = await offered(address, opening(road, scope))
+        pipe = await offered(address, opening(road, scope), patience)
     except Gone:
         await refuse(scope, receive, send)
         return
@@ -61,13 +68,13 @@ async def pass_on(address: str, road: str, scope: Scope, receive: Receive, send:
         pipe.abort()
 
 
-async def offered(address: str, request: bytes) -> Pipe:
+async def offered(address: str, request: bytes, patience: float) -> Pipe:
     """A pipe to a worker that has accepted the request.
 
     Raises:
         Gone: none has, in time.
     """
-    with anyio.move_on_after(ACCEPT_SECONDS):
+    with anyio.move_on_after(patience):
         while True:
             try:
                 pipe = await dial(address)

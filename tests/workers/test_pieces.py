@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio
 import anyio.lowlevel
@@ -24,7 +25,7 @@ from mcp_bridge.errors import (
 from mcp_bridge.mcp_client.channel import NeedsAuth
 from mcp_bridge.types import Caller
 from mcp_bridge.workers.calls import as_rpc, caller_of, error_of, fields_of
-from mcp_bridge.workers.passing import opening, packed, scope_of, unpacked
+from mcp_bridge.workers.passing import opening, packed, pass_on, scope_of, unpacked
 from mcp_bridge.workers.pipe import LENGTH, MOST_UNREAD, Broken, Pipe, adopt, taken
 
 PATIENCE = 10
@@ -164,3 +165,29 @@ MESSAGES: list[Message] = [
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: str(message["type"]))
 def test_a_message_is_the_same_in_another_worker(message: Message) -> None:
     assert unpacked(packed(message)) == message
+
+
+async def answered_by_nobody(scope: Scope, folder: Path) -> list[Message]:
+    """What a client is told whose request nobody accepts."""
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await pass_on(str(folder / "0.sock"), "front", scope, receive, send, patience=0.1)
+    return sent
+
+
+async def test_a_request_that_no_worker_accepts_is_refused_for_now(tmp_path: Path) -> None:
+    start, body = await answered_by_nobody(SCOPE, tmp_path)
+    assert start["status"] == 503
+    assert (b"retry-after", b"1") in start["headers"]
+    assert orjson.loads(body["body"])["error"]["code"] == "restarting"
+
+
+async def test_a_websocket_that_no_worker_accepts_is_refused_for_now(tmp_path: Path) -> None:
+    scope = {**SCOPE, "type": "websocket"}
+    assert await answered_by_nobody(scope, tmp_path) == [{"type": "websocket.close", "code": 1012}]
