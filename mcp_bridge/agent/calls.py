@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 from anyio.abc import TaskGroup
@@ -93,7 +94,8 @@ class CallRunner:
     ) -> AsyncGenerator[Told]:
         """Yield what happens, and one Outcome for every call. Closing it cancels the calls."""
         deadline = time.monotonic() + seconds
-        turns = asyncio.Semaphore(self._parallel)
+        crowded = len(calls) > self._parallel
+        turns: Turns = asyncio.Semaphore(self._parallel) if crowded else nullcontext()
         mailbox = Mailbox(len(calls))
         running = [
             tasks.create_task(self._run_one(Job(call, side, deadline, mailbox), turns))
@@ -106,7 +108,7 @@ class CallRunner:
             for task in running:
                 task.cancel()
 
-    async def _run_one(self, job: "Job", turns: asyncio.Semaphore) -> None:
+    async def _run_one(self, job: "Job", turns: "Turns") -> None:
         try:
             async with turns:
                 await self._answer(job)
@@ -159,6 +161,9 @@ class CallRunner:
 
         return replace(whole, text=cut(whole.text, cap, notice)), True
 
+
+Turns = AbstractAsyncContextManager[None]
+"""What a call holds while it runs."""
 
 Caps = dict[tuple[str, str | None], int]
 """Caps on results that differ from the general one, by (server, tool) and (server, None)."""

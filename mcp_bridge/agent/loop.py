@@ -65,6 +65,9 @@ GAVE_UP = {
 }
 
 
+Parts = AsyncGenerator[Opened | Part | Answer]
+
+
 @dataclass(slots=True)
 class Turn:
     """One request on its way through the loop."""
@@ -168,7 +171,11 @@ class Agent:
     async def _round(self, turn: Turn, tasks: TaskGroup) -> AsyncGenerator[Event]:
         """One question to the model and the calls that follow."""
         answer: Answer | None = None
-        async with aclosing(self._question(turn)) as parts:
+        opened, parts = await self._question(turn)
+        async with aclosing(parts):
+            if not turn.started:
+                turn.started = True
+                yield Started(opened.headers)
             async for part in parts:
                 match part:
                     case Answer():
@@ -179,9 +186,6 @@ class Agent:
                         if turn.talk.bounds.is_late():
                             self._cut(turn)
                             return
-                    case Opened() if not turn.started:
-                        turn.started = True
-                        yield Started(part.headers)
         assert answer is not None  # noqa: S101  # inference ends every question with one Answer
         turn.answer = answer
         turn.talk.bounds.rounds += 1
@@ -228,21 +232,18 @@ class Agent:
 
     # The question
 
-    async def _question(self, turn: Turn) -> AsyncGenerator[Opened | Part | Answer]:
+    async def _question(self, turn: Turn) -> tuple[Opened, Parts]:
         """Ask the model; when a tool's schema is to blame for a refusal, ask again without it."""
+        parts = self._ask(turn)
         try:
-            async with aclosing(self._ask(turn)) as parts:
-                async for part in parts:
-                    yield part
-            return
+            return await opening_of(parts), parts
         except InferenceError as exc:
             if not await self._blame_a_tool(turn, exc):
                 raise
-        async with aclosing(self._ask(turn)) as parts:
-            async for part in parts:
-                yield part
+        parts = self._ask(turn)
+        return await opening_of(parts), parts
 
-    def _ask(self, turn: Turn) -> AsyncGenerator[Opened | Part | Answer]:
+    def _ask(self, turn: Turn) -> Parts:
         ask, view = turn.talk.ask, turn.talk.view
         profile = self._inference.profile(ask.model)
         without = self._quarantine.names(ask.model, view.definitions(profile))
@@ -393,6 +394,12 @@ class Agent:
             )
         last = reply.last_chunks(finish, turn.extension, usage=talk.ask.wants_usage)
         return Finished(reply.completion(finish, turn.extension), (*turn.last_words, *last))
+
+
+async def opening_of(parts: Parts) -> Opened:
+    opened = await anext(parts)
+    assert isinstance(opened, Opened)  # noqa: S101  # inference begins every answer with one
+    return opened
 
 
 def said_last(answer: Answer | None) -> Json | None:

@@ -191,8 +191,8 @@ class Inference:
         reply = await self._ask(Question(model, encode(body), headers))
         try:
             opened = False
-            items = read(reply, shown) if text is None else parsed(read(reply, shown), text)
-            async with aclosing(items):
+            items = await read(reply, shown)
+            async with aclosing(items if text is None else parsed(items, text)) as items:
                 async for item in items:
                     if not opened:
                         # Not before: an error that is the first thing in a stream has a status.
@@ -213,7 +213,7 @@ class Inference:
         try:
             reply = await endpoint.post(CHAT, encode(body), headers, model)
             try:
-                async with aclosing(read(reply)) as items:
+                async with aclosing(await read(reply)) as items:
                     async for _ in items:
                         pass
             finally:

@@ -7,7 +7,6 @@ document and the other way round, under any content type. The first characters t
 import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Collection
-from contextlib import aclosing
 from typing import Any, Literal
 
 from mcp_bridge.errors import InferenceError
@@ -32,33 +31,35 @@ Shape = Literal["json", "events", "other"]
 
 
 async def read(reply: Reply, shown: Collection[str] | None = None) -> AsyncGenerator[Part | Answer]:
-    """The parts of an answer as they come, and the whole answer at the end.
+    """What gives the parts of an answer as they come, and the whole answer at the end.
 
     `shown` names the tools whose calls are given out in parts (None: all); while others are called
     an empty part comes now and then, so that whoever counts the time can see it pass. A whole
     document gives one part.
 
     Raises:
-        InferenceError: it is an error, it is nothing that could be an answer, or it broke off.
+        InferenceError: here or later: it is an error, it is nothing that could be an answer, or it
+            broke off.
     """
     fold = Fold(reply.server, shown=shown)
     head = await _head(reply)
     match shape_of(head):
         case "events":
-            async with aclosing(_events(head, reply, fold)) as parts:
-                async for part in parts:
-                    yield part
-            yield fold.answer()
+            return _events(head, reply, fold)
         case "json":
-            answer = fold.whole(_document(reply.server, head + await _rest(reply)))
-            calls = fold.take()
-            yield as_part(answer, calls.fragments if calls else ())
-            yield answer
+            return _whole(_document(reply.server, head + await _rest(reply)), fold)
         case "other":
             raise _unreadable(reply.server, head + await _rest(reply, MOST_OF_A_PAGE))
 
 
-async def _events(head: bytes, reply: Reply, fold: Fold) -> AsyncGenerator[Part]:
+async def _whole(document: Json, fold: Fold) -> AsyncGenerator[Part | Answer]:
+    answer = fold.whole(document)
+    calls = fold.take()
+    yield as_part(answer, calls.fragments if calls else ())
+    yield answer
+
+
+async def _events(head: bytes, reply: Reply, fold: Fold) -> AsyncGenerator[Part | Answer]:
     reader = SseReader()
     shown = False
     silent_until = -math.inf
@@ -84,6 +85,7 @@ async def _events(head: bytes, reply: Reply, fold: Fold) -> AsyncGenerator[Part]
     fold.close()
     if part := fold.take():
         yield part
+    yield fold.answer()
 
 
 async def _next(pieces: AsyncIterator[bytes], fold: Fold) -> bytes | None:
