@@ -8,9 +8,7 @@ answer (parked.py).
 import logging
 import uuid
 from collections import deque
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import Protocol, Self
 
 import anyio
 import anyio.abc
@@ -243,16 +241,16 @@ class CallOutbox(Outbox):
         self._client, self._send = client, client.notify
         self._start()
 
-    @asynccontextmanager
-    async def opened(self) -> AsyncGenerator[None]:
-        """Everything that is told in here is sent before this is left."""
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: object
+    ) -> None:
+        """Everything that was told is sent before the answer, be it a result or an error."""
         try:
-            yield
-        except (MCPError, BridgeError):
-            await self.flush()
-            raise
-        else:
-            await self.flush()
+            if exc is None or isinstance(exc, MCPError | BridgeError):
+                await self.flush()
         finally:
             self.close()
 

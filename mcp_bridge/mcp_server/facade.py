@@ -372,12 +372,12 @@ class Facade:
             return await send(context_of(client, params, outbox, answerer))
 
         if not client.modern:
-            async with outbox.opened():
+            async with outbox:
                 return await answered_by(Asking(client))
         declared = Declaring(client)
         if self._asks_in_between(source, client, answerers.for_call(None, declared)):
             return await self.parked.start(client, subject, outbox, answered_by)
-        async with outbox.opened():
+        async with outbox:
             return await send(context_of(client, params, outbox, declared, hands_back=True))
 
     def _asks_in_between(self, source: ToolSource, client: Client, answerer: Answerer) -> bool:

@@ -1,5 +1,6 @@
 """HTTP as the streamable transport uses it: header fields, bodies, refusals and answers."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -26,15 +27,12 @@ class Fields(dict[str, str]):
     """The names of fields that came more than once."""
 
     def __init__(self, raw: RawHeaders) -> None:
-        super().__init__()
-        repeated = []
-        for key, value in raw:
-            name = key.decode("latin-1")
-            if name in self:
-                repeated.append(name)
-            else:
-                self[name] = value.decode("latin-1").strip(" \t")
-        self.repeated = frozenset(repeated)
+        given = [(k.decode("latin-1"), v.decode("latin-1").strip(" \t")) for k, v in raw]
+        super().__init__(reversed(given))
+        self.repeated = frozenset()
+        if len(self) < len(given):
+            counted = Counter(name for name, _ in given)
+            self.repeated = frozenset(name for name, count in counted.items() if count > 1)
 
 
 class Refusal(Exception):

@@ -86,7 +86,7 @@ class ParkedCall:
         """Do the work in a task of its own."""
         with self.scope:
             try:
-                async with self._outbox.opened():
+                async with self._outbox:
                     self._outcome = await work(self)
             except (MCPError, BridgeError) as exc:
                 self._outcome = exc
