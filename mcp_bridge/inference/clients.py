@@ -18,6 +18,7 @@ from yarl import URL
 from mcp_bridge.config.settings import InferenceServer
 from mcp_bridge.inference.address import Address
 from mcp_bridge.inference.headers import Headers
+from mcp_bridge.proxy import proxy_for
 
 NO_KEY = frozenset({"", "none", "null"})
 KEEP_ALIVE_SECONDS = 60.0
@@ -50,12 +51,17 @@ class Arrived:
 
 
 class Clients:
-    """The pool of a server. Made in a running event loop; no connection is open yet."""
+    """The pool of a server. Made in a running event loop; no connection is open yet.
+
+    Raises:
+        BadProxy: the proxy that the environment names cannot be used.
+    """
 
     def __init__(self, settings: InferenceServer, address: Address) -> None:
         self.headers = {**credentials(settings), **given_headers(settings)}
         for value in self.headers.values():
             value.encode("ascii")  # aiohttp would write anything as UTF-8, which no server reads
+        proxy = None if address.is_local else proxy_for(URL(address.url))
         self._connector = aiohttp.TCPConnector(
             limit=0,  # the endpoint counts, so that it can say what is waited for
             keepalive_timeout=KEEP_ALIVE_SECONDS,
@@ -69,8 +75,7 @@ class Clients:
                 timeout=timeout,
                 # The callers share it: a cookie given to one must not be sent for another.
                 cookie_jar=aiohttp.DummyCookieJar(),
-                # A proxy in the environment is meant for the world, not for this machine.
-                trust_env=not address.is_local,
+                proxy=proxy,
                 auto_decompress=decoding,
                 skip_auto_headers=AUTOMATIC,
             )

@@ -29,6 +29,7 @@ from mcp_bridge.inference.address import Address
 from mcp_bridge.inference.clients import Arrived, Clients, secrets_of
 from mcp_bridge.inference.failures import broken, refused
 from mcp_bridge.inference.headers import Headers, sendable
+from mcp_bridge.proxy import BadProxy
 
 POOL_SECONDS = 30.0
 """How long a request waits for a free connection of the pool."""
@@ -367,6 +368,8 @@ class Endpoint:
                 return self._unreachable(f"the proxy answered {exc.status}")
             case aiohttp.ClientPayloadError() if "decode" in str(exc):
                 return broken(self.name, "sent an answer that cannot be decompressed")
+            case BadProxy():
+                return self._misconfigured(str(exc))
             case ValueError() if not isinstance(exc, aiohttp.ClientError | ssl.SSLError):
                 return self._misconfigured(
                     "a header (api_key, headers) holds what HTTP cannot carry"

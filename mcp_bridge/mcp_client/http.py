@@ -15,13 +15,11 @@ crosses with that is lost, and whether it took effect is not known; so ours are 
 import asyncio
 import errno
 import io
-import ipaddress
 import ssl
 from base64 import b64encode
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import anyio
@@ -31,6 +29,7 @@ from yarl import URL
 from mcp_bridge.config.settings import McpServer
 from mcp_bridge.errors import SourceUnavailable
 from mcp_bridge.mcp_client.jsonrpc import ConnectionLost
+from mcp_bridge.proxy import BadProxy, proxy_for
 
 CONNECT_SECONDS = 10.0
 KEEP_ALIVE_SECONDS = 4.0
@@ -51,7 +50,6 @@ AT_ONCE = 2**20
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 KEEP_THE_METHOD = frozenset({307, 308})
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 NOT_IN_A_HEADER = frozenset("\r\n\0")
 
 FAILURES = (aiohttp.ClientError, OSError, ValueError)
@@ -253,7 +251,7 @@ class Client:
         url = address(name, settings.url or "")
         self.url = url.with_user(None)
         self._headers = own_headers(name, settings, url)
-        self._proxy = proxy_for(name, url)
+        self._proxy = proxy_of(name, url)
         self._net = aiohttp.ClientTimeout(
             total=None, connect=CONNECT_SECONDS, sock_read=settings.max_timeout + SILENT_SECONDS
         )
@@ -372,28 +370,13 @@ def trusted() -> ssl.SSLContext:
     return context
 
 
-def proxy_for(name: str, url: URL) -> URL | None:
-    """The proxy that the environment names. It is meant for the world, not for this machine.
+def proxy_of(name: str, url: URL) -> URL | None:
+    """The proxy that the environment names for a server.
 
     Raises:
         SourceUnavailable: it is none that we can use.
     """
-    host = url.host or ""
-    given = getproxies()
-    found = given.get(url.scheme) or given.get("all")
-    if not found or host in LOOPBACK or proxy_bypass(f"{host}:{url.port}"):
-        return None
-    if any(_holds(network, host) for network in given.get("no", "").split(",")):
-        return None
-    proxy = URL(found if "://" in found else f"http://{found}")
-    if proxy.scheme not in ("http", "https"):
-        raise SourceUnavailable(name, f"a proxy must be http:// or https://, not {place(proxy)}")
-    return proxy
-
-
-def _holds(network: str, host: str) -> bool:
-    """Whether an entry of NO_PROXY such as 192.168.0.0/16 holds this address."""
     try:
-        return ipaddress.ip_address(host) in ipaddress.ip_network(network.strip(), strict=False)
-    except ValueError:
-        return False
+        return proxy_for(url)
+    except BadProxy as exc:
+        raise SourceUnavailable(name, str(exc)) from None

@@ -22,7 +22,6 @@ from mcp_bridge.mcp_client.http import (
     Unsent,
     address,
     lost,
-    proxy_for,
     within_origin,
 )
 from mcp_bridge.tools.source import CallContext
@@ -436,47 +435,6 @@ def test_an_origin_is_scheme_host_and_port(target: str, within: bool) -> None:
 
 def test_tls_is_not_given_up_by_a_redirect() -> None:
     assert not within_origin(URL("https://host/mcp"), URL("http://host/mcp"))
-
-
-PROXY = "http://proxy:3128"
-
-
-@pytest.mark.parametrize(
-    ("environment", "url", "expected"),
-    [
-        ({}, "http://host/", None),
-        ({"http_proxy": PROXY}, "http://host/", PROXY),
-        ({"http_proxy": PROXY}, "https://host/", None),
-        ({"https_proxy": "proxy:3128"}, "https://host/", PROXY),
-        ({"all_proxy": PROXY}, "https://host/", PROXY),
-        ({"http_proxy": PROXY}, "http://127.0.0.1:8000/", None),
-        ({"http_proxy": PROXY}, "http://localhost/", None),
-        ({"http_proxy": PROXY, "no_proxy": "host"}, "http://host/", None),
-        ({"http_proxy": PROXY, "no_proxy": ".org"}, "http://host.org/", None),
-        ({"http_proxy": PROXY, "no_proxy": "*"}, "http://host/", None),
-        ({"http_proxy": PROXY, "no_proxy": "10.0.0.0/8"}, "http://10.2.3.4/", None),
-        ({"http_proxy": PROXY, "no_proxy": "10.0.0.0/8,x"}, "http://11.2.3.4/", PROXY),
-    ],
-)
-def test_the_environment_names_the_proxy(
-    environment: dict[str, str], url: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    found = proxy_for("x", URL(url))
-    assert (None if found is None else str(found).rstrip("/")) == expected
-
-
-def test_a_proxy_of_another_kind_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("no_proxy", raising=False)
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    monkeypatch.setenv("http_proxy", "socks5://user:hunter22@proxy:1080")
-    with pytest.raises(SourceUnavailable, match="socks5://proxy:1080") as info:
-        proxy_for("x", URL("http://host/"))
-    assert "hunter22" not in info.value.message
 
 
 async def test_a_proxy_is_asked_for_another_host(monkeypatch: pytest.MonkeyPatch) -> None:
