@@ -48,6 +48,8 @@ def main() -> None:
         job = Job.unpacked(read_at_once(supervisor))
     except EOFError:
         return
+    for descriptor in (supervisor.fileno(), job.inside, *job.sockets):
+        os.set_inheritable(descriptor, False)  # no MCP server may keep them open after us
     set_up(job.loaded.settings, worker=job.number)
     sys.exit(0 if Worker(job, supervisor).serve() else 1)
 

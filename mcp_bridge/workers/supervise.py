@@ -150,6 +150,8 @@ class Supervisor:
         async for number in signals:
             if number == signal.SIGHUP:
                 self._signal(number, [worker for worker in self._workers.values() if worker.ready])
+            elif self._stopping.is_set():  # again: who sends Ctrl-C twice does not want to wait
+                self._signal(number, self._workers.values())
             else:
                 self._stop()
 
@@ -177,8 +179,7 @@ class Supervisor:
             worker = self._workers[number] = await self._start(number)
             if self._stopping.is_set():  # it was being started meanwhile
                 self._signal(signal.SIGTERM, [worker])
-            await self._listen_to(number, worker)
-            code = await worker.process.wait()
+            code = await self._end_of(number, worker)
             if self._stopping.is_set():
                 return
             if number not in self._ready:
@@ -224,8 +225,16 @@ class Supervisor:
             fresh=number in self._ready,
         )
 
+    async def _end_of(self, number: int, worker: Started) -> int:
+        """Hear what a worker says until it ends; its exit code."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._listen_to, number, worker)
+            code = await worker.process.wait()
+            tasks.cancel_scope.cancel()
+        worker.pipe.abort()
+        return code
+
     async def _listen_to(self, number: int, worker: Started) -> None:
-        """Hear what a worker says, until it has ended."""
         while (said := await worker.pipe.receive()) is not None:
             if said != READY:  # the configuration was read again
                 self._loaded = pickle.loads(said)  # noqa: S301  # from our own worker

@@ -27,6 +27,7 @@ from mcp_bridge.types import Caller
 from mcp_bridge.workers.calls import as_rpc, caller_of, error_of, fields_of
 from mcp_bridge.workers.passing import opening, packed, pass_on, scope_of, unpacked
 from mcp_bridge.workers.pipe import LENGTH, MOST_UNREAD, Broken, Pipe, adopt, taken
+from mcp_bridge.workers.run import OWN
 
 PATIENCE = 10
 
@@ -191,3 +192,22 @@ async def test_a_request_that_no_worker_accepts_is_refused_for_now(tmp_path: Pat
 async def test_a_websocket_that_no_worker_accepts_is_refused_for_now(tmp_path: Path) -> None:
     scope = {**SCOPE, "type": "websocket"}
     assert await answered_by_nobody(scope, tmp_path) == [{"type": "websocket.close", "code": 1012}]
+
+
+@pytest.mark.parametrize(
+    ("path", "own"),
+    [
+        ("/v1/chat/completions", True),
+        ("//v1//models", True),
+        ("/t/set/v1/models", True),
+        ("/healthz", True),
+        ("/v12", False),
+        ("/mcp", False),
+        ("/mcp/tools/v1", False),
+        ("/toolsets/v1/mcp", False),
+        ("/readyz", False),
+        ("/", False),
+    ],
+)
+def test_every_worker_answers_what_openai_clients_ask(path: str, own: bool) -> None:
+    assert bool(OWN.match(path)) is own

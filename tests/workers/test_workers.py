@@ -1,6 +1,7 @@
 """Several workers behind one port: whichever a request comes to, the promises hold."""
 
 import json
+import os
 import signal
 from collections.abc import AsyncGenerator
 from functools import partial
@@ -151,6 +152,20 @@ async def test_a_question_to_the_user_is_answered_through_another_worker(
         else:
             assert (await there.chat(history, path=path))["message"]["content"] == "painted"
         assert json.loads(house.heard()[0])["content"] == {"colour": "blue"}
+
+
+async def test_an_answer_does_not_wait_for_long_for_a_worker_that_hangs(house: House) -> None:
+    hanging = house.crew.pids[2]
+    async with clients(house, 1, 0) as (here, there):
+        house.says(answer(calls=[OURS, THEIRS]), answer("done"))
+        try:
+            os.kill(hanging, signal.SIGSTOP)
+            first = await here.chat("go", tools=[MINE])
+            result = {"role": "tool", "tool_call_id": "c2", "content": "theirs"}
+            await there.chat([asked("go"), first["message"], result], tools=[MINE])
+        finally:
+            os.kill(hanging, signal.SIGCONT)
+        assert house.heard() == ["ours", "theirs"]
 
 
 # MCP servers, of which there is one each
