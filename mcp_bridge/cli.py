@@ -125,7 +125,7 @@ def serve(
     \b
     Exit codes:
       0  stopped by a signal
-      1  the configuration cannot be used, or the port is taken
+      1  the configuration cannot be used, the port is taken, or a worker cannot start
       2  wrong usage of this command
     \b
     Example:
