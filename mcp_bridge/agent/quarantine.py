@@ -33,7 +33,11 @@ Accepts = Callable[[Sequence[Json]], Awaitable[bool]]
 
 
 class Quarantine:
-    """Tools that an inference server refused, by model and definition."""
+    """Tools that an inference server refused, by model and definition.
+
+    They are not offered; a call that comes out of the history all the same is run, for the caller may
+    use the tool, and its arguments are checked as ever.
+    """
 
     def __init__(self) -> None:
         self._refused: dict[str, dict[str, set[bytes]]] = {}  # by model and tool name

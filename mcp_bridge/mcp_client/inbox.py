@@ -99,6 +99,8 @@ class Inbox:
         if not text.strip():
             return
         self.noise += 1
+        if self.noise > 1 and not logger.isEnabledFor(logging.DEBUG):
+            return
         shown = text[:200].decode(errors="replace") if isinstance(text, bytes) else text[:200]
         level = logging.WARNING if self.noise == 1 else logging.DEBUG
         logger.log(level, "%s: skipped what is no MCP message: %s", self._name, shown.strip())
