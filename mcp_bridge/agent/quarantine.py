@@ -35,7 +35,7 @@ Accepts = Callable[[Sequence[Json]], Awaitable[bool]]
 class Quarantine:
     """Tools that an inference server refused, by model and definition.
 
-    They are not offered; a call that comes out of the history all the same is run, for the caller may
+    They are not offered. A call that comes out of the history all the same is run: the caller may
     use the tool, and its arguments are checked as ever.
     """
 
