@@ -5,7 +5,7 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib import metadata
@@ -18,6 +18,7 @@ from benchmarks.processes import Watched
 from benchmarks.profiling import profile_tables
 from benchmarks.report import Table
 from benchmarks.scenarios import BY_NAME, TABLE, Scenario
+from benchmarks.soak import soak_tables
 from benchmarks.suite import OURS, USERS, YARDSTICK, Bench, progress
 from benchmarks.targets import Target
 
@@ -38,6 +39,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="how long each figure is measured")
     parser.add_argument("--instructions", action="store_true", help="count instructions instead")
     parser.add_argument("--profile", action="store_true", help="show where the time goes instead")
+    parser.add_argument(
+        "--soak", type=float, metavar="MINUTES", help="load, faults and time instead"
+    )
     other = parser.add_argument_group("measuring another server")
     other.add_argument("--against", metavar="BASE_URL", help="of any OpenAI-compatible server")
     other.add_argument("--api-key", help="what it wants to be sent")
@@ -63,6 +67,9 @@ def main() -> None:
             tables = instructions(folder)
         elif given.profile:
             tables = profile_tables(folder, chosen(given))
+        elif given.soak:
+            problems: list[str] = []
+            sys.exit(print_all(soak_tables(folder, given.soak, problems), given, problems))
         else:
             load = stack.enter_context(loading(folder))
             seconds = given.seconds or (QUICK_SECONDS if given.quick else SECONDS)
@@ -70,20 +77,20 @@ def main() -> None:
             direct = stack.enter_context(targets.inference(folder, port))
             bench = Bench(folder, load, direct, seconds, quick=given.quick)
             tables = another(bench, given) if given.against else report(bench, given)
-            sys.exit(print_all(tables, given, bench))
+            sys.exit(print_all(tables, given, bench.problems))
         print_all(tables, given)
 
 
 def print_all(
-    tables: Iterator[Table], given: argparse.Namespace, bench: Bench | None = None
+    tables: Iterator[Table], given: argparse.Namespace, problems: Sequence[str] = ()
 ) -> int:
-    """Print each table when it is there; the exit code."""
+    """Print each table when it is there, and then the problems that it found; the exit code."""
     print(about_this_machine() + "\n", flush=True)
     for table in tables:
         print(table.markdown() if given.markdown else table.text(), flush=True)
-    for problem in bench.problems if bench else ():
+    for problem in problems:
         print(f"wrong: {problem}")
-    return 1 if bench and bench.problems else 0
+    return 1 if problems else 0
 
 
 def about_this_machine() -> str:

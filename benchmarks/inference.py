@@ -5,8 +5,10 @@
 The model's name says which answer: `text-20` and `text-200` (tokens; the second in few writes),
 `one-call`, `four-calls`, `chain` (they call the echo tools that they are offered, and go on when
 the results are in the request), `paced` (a chunk every 20 ms, each with the time it left) and
-`idle` (one chunk, then silence). Each is streamed or whole, as the request says. What a bridge
-must not get wrong is refused with a 400: tools that were not offered, results that are missing.
+`idle` (one chunk, then silence). `mixed` calls a tool of the bridge's and one of the client's;
+those that begin with `ill-` fail, each in its way. Each is streamed or whole, as the request says.
+What a bridge must not get wrong is refused with a 400: tools that were not offered, results that
+are missing.
 """
 
 import argparse
@@ -23,8 +25,12 @@ import uvloop
 from benchmarks.scenarios import (
     ECHOED,
     IDLE,
+    ILL,
+    LONG,
+    MIXED,
     PACE_SECONDS,
     PACED,
+    SILENT,
     TABLE,
     TOKEN,
     Scenario,
@@ -59,7 +65,7 @@ class Answers:
 
     def __init__(self) -> None:
         self._made: dict[tuple[bytes, bool, bool, int], Written] = {}
-        for scenario in TABLE:
+        for scenario in (*TABLE, MIXED, LONG):
             done = 0
             for calls in scenario.calls:
                 self._add(scenario, done, calls)
@@ -206,8 +212,28 @@ def _refused(message: str) -> Written:
 
 
 def _models() -> bytes:
-    names = dict.fromkeys(scenario.model for scenario in (*TABLE, PACED, IDLE))
+    names = dict.fromkeys(scenario.model for scenario in (*TABLE, PACED, IDLE, MIXED, LONG))
+    names |= dict.fromkeys((*ILL, SILENT))
     return _json({"object": "list", "data": [{"id": name, "object": "model"} for name in names]})
+
+
+def _failures() -> dict[bytes, tuple[bytes, bool]]:
+    """What models that are ill write, and whether they hang up then."""
+    begun = STREAM + _chunk(_delta({"content": TOKEN})) * 5
+    broken = {"error": {"message": "the model is broken", "type": "server_error"}}
+    busy = {"error": {"message": "too many requests", "type": "rate_limit_error"}}
+    page = HEADERS % (b"application/json", b"content-length: 10") + b"<html>502<"
+    return {
+        b"ill-cut": (begun, True),
+        b"ill-500": (_json(broken, b"500 Internal Server Error"), False),
+        b"ill-429": (_json(busy, b"429 Too Many Requests"), False),
+        b"ill-garbage": (page, False),
+        b"ill-nothing": (b"", True),
+        SILENT.encode(): (b"", False),
+    }
+
+
+FAILURES = _failures()
 
 
 # HTTP
@@ -249,6 +275,8 @@ class Connection(asyncio.Protocol):
             self._paced(PACED.tokens)
         elif model == IDLE.model.encode():
             self._transport.write(STREAM + _chunk(_delta({"content": TOKEN})))
+        elif model in FAILURES:
+            self._fail(*FAILURES[model])
         else:
             self._write(self._answers.find(model, body).writes, 0)
 
@@ -256,6 +284,11 @@ class Connection(asyncio.Protocol):
         self._transport.write(writes[at])
         if at + 1 < len(writes):
             self._loop.call_soon(self._write, writes, at + 1)
+
+    def _fail(self, data: bytes, hang_up: bool) -> None:
+        self._transport.write(data)
+        if hang_up:
+            self._transport.close()
 
     def _paced(self, left: int) -> None:
         """Say how late it is, again and again."""

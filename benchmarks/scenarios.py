@@ -11,6 +11,9 @@ ECHOED = "echoed:"
 SERVERS = ("a", "b", "c")
 """The MCP servers behind a bridge. The echo tool of server "a" is "a_echo"."""
 
+CLIENT = "client"
+"""Who has the echo tool that the client brings itself."""
+
 KEY = "bench-key"
 
 
@@ -65,8 +68,19 @@ TABLE = (
 PACED = Scenario("paced", "a chunk every 20 ms", "paced", stream=True, tokens=100)
 IDLE = Scenario("idle", "a stream that says nothing more", "idle", stream=True, tokens=1)
 
+MIXED = Scenario("mixed", "a mixed turn", "mixed", stream=False, calls=(("a", CLIENT),))
+"""The model calls the bridge's tool and the client's own in one turn."""
+
+LONG = Scenario("long", "a long stream", "text-20000", stream=True, tokens=20_000)
+
+ILL = ("ill-cut", "ill-500", "ill-429", "ill-garbage", "ill-nothing")
+"""Models whose answers are failures."""
+
+SILENT = "ill-silent"
+"""A model that never says anything."""
+
 TOOL_COUNTS = (0, 10, 100, 1000)
 """How many tools are added to a request, to see what that costs."""
 
 PACE_SECONDS = 0.02
-BY_NAME = {scenario.name: scenario for scenario in (*TABLE, PACED, IDLE)}
+BY_NAME = {scenario.name: scenario for scenario in (*TABLE, PACED, IDLE, MIXED, LONG)}

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,9 @@ from benchmarks.profiling import read
 from benchmarks.report import Table, ratio, shown
 from benchmarks.scenarios import BY_NAME, ECHOED, IDLE, TABLE, TOKEN, Scenario
 from benchmarks.servers.least import BareApp
+from benchmarks.soak import soak_tables
 from benchmarks.targets import Target
+from benchmarks.verdict import Held, Note, verdict
 from tests.servers.web import serving
 
 CALLING = [scenario for scenario in TABLE if scenario.calls]
@@ -221,3 +223,50 @@ def test_figures_have_the_digits_that_mean_something() -> None:
     ]
     assert ratio(3, 2) == "1.50 x"
     assert ratio(3, 0) is None
+
+
+# The soak
+
+
+def test_every_answer_of_a_soak_is_right_while_servers_die(tmp_path: Path) -> None:
+    problems: list[str] = []
+    minutes, happened, judged = soak_tables(tmp_path, 2 / 60, problems)
+    assert dict(judged.rows)["wrong answers"][0] == 0, problems
+    assert dict(happened.rows)["an MCP server is killed in mid-call"] == [1]
+    assert len(minutes.rows) == 10
+
+
+def notes(rss: Sequence[float], p50: Sequence[float]) -> tuple[list[Note], list[Held]]:
+    """A soak whose memory and latency went like this, and all else stayed."""
+    held = [Held(60.0 * (n + 1), mib, 30, 6, 4) for n, mib in enumerate(rss)]
+    spreads = [Spread(ms, ms, ms) for ms in p50]
+    return [
+        Note(h, 100, 0, 1.0, s, Spread(1, 1, 1)) for h, s in zip(held, spreads, strict=True)
+    ], held
+
+
+FLAT = [90, 100, 100.2, 100.1, 100, 100.2, 100.1, 100, 100.2, 100.1]
+
+
+@pytest.mark.parametrize(
+    ("rss", "p50", "missed"),
+    [
+        (FLAT, [2.0] * 10, []),
+        ([90, *range(100, 109)], [2.0] * 10, ["memory in 24 h", "memory, last"]),
+        ([90, 100, 105, *[105.1] * 7], [2.0] * 10, ["memory, last"]),
+        (FLAT, [1, 2, 2, 2, 2, 2, 2, 3, 3, 3], ["p50"]),
+    ],
+    ids=["flat", "leaks", "jumps", "slows"],
+)
+def test_a_soak_is_judged_by_what_grows(
+    rss: list[float], p50: list[float], missed: list[str]
+) -> None:
+    judged = verdict(*notes(rss, p50), wrong=0)
+    found = [each.what for each in judged if not each.met]
+    assert len(found) == len(missed)
+    assert all(what.startswith(words) for what, words in zip(found, missed, strict=True))
+
+
+def test_a_soak_with_a_wrong_answer_has_failed() -> None:
+    judged = verdict(*notes(FLAT, [2.0] * 10), wrong=1)
+    assert [each.what for each in judged if not each.met] == ["wrong answers"]

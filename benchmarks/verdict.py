@@ -1,0 +1,160 @@
+"""Whether a process holds no more and is no slower than it was: what is noted, and the judging."""
+
+import math
+import os
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.load import Spread
+from benchmarks.processes import rss_of
+from benchmarks.report import Table
+
+RSS_NOISE, RSS_MORE, SLOWER, FDS_MORE = 1.0, 4.0, 1.25, 8.0
+"""What may be: MiB in the second half, MiB in all, times, descriptors."""
+
+DAY = 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a process holds at a moment."""
+
+    at: float
+    rss: float
+    descriptors: float
+    threads: float
+    children: float
+
+    @classmethod
+    def by(cls, pid: int, at: float) -> "Held":
+        proc = Path(f"/proc/{pid}")
+        children = (proc / f"task/{pid}/children").read_text().split()
+        descriptors, threads = os.listdir(proc / "fd"), os.listdir(proc / "task")
+        return cls(at, rss_of(pid), len(descriptors), len(threads), len(children))
+
+    @classmethod
+    def median(cls, of: Sequence["Held"], at: float = math.nan) -> "Held":
+        """The median of each."""
+        return cls(
+            at,
+            statistics.median(held.rss for held in of),
+            statistics.median(held.descriptors for held in of),
+            statistics.median(held.threads for held in of),
+            statistics.median(held.children for held in of),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One minute."""
+
+    held: Held
+    answers: int
+    excused: int
+    cpu_ms: float
+    latency: Spread
+    direct: Spread
+
+
+@dataclass(slots=True)
+class Minute:
+    """What happens in a minute, until it is noted."""
+
+    cpu: float
+    """What had been used when it began."""
+    answers: int = 0
+    excused: int = 0
+    latencies: list[float] = field(default_factory=list)
+    directs: list[float] = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
+
+    def note(self, at: float, cpu: float) -> Note:
+        return Note(
+            Held.median(self.held, at),
+            self.answers,
+            self.excused,
+            (cpu - self.cpu) * 1000 / self.answers if self.answers else math.nan,
+            Spread.of(self.latencies),
+            Spread.of(self.directs),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One property: what was measured and the most that it may be."""
+
+    what: str
+    measured: float
+    most: float
+
+    @property
+    def met(self) -> bool:
+        return self.measured <= self.most
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.measured:.3g}, and at most {self.most:.3g} may be"
+
+
+def slope(points: Sequence[tuple[float, float]]) -> float:
+    """By how much y grows with x, by least squares."""
+    x_mean = statistics.fmean(x for x, _ in points)
+    y_mean = statistics.fmean(y for _, y in points)
+    spread = sum((x - x_mean) ** 2 for x, _ in points)
+    return sum((x - x_mean) * (y - y_mean) for x, y in points) / spread if spread else 0.0
+
+
+def settled(notes: Sequence[Note]) -> Sequence[Note]:
+    """Without the first tenth, and at least one note, in which it gets warm."""
+    return notes[max(1, len(notes) // 10) :]
+
+
+def verdict(notes: Sequence[Note], held: Sequence[Held], wrong: int) -> list[Judged]:
+    """Whether it stayed as it was."""
+    calm = settled(notes)
+    third = max(1, len(calm) // 3)
+    first, last = calm[:third], calm[-third:]
+    before, after = (Held.median([note.held for note in part]) for part in (first, last))
+    more = calm[-1].held.rss - calm[0].held.rss
+    fds = after.descriptors - before.descriptors
+    return [
+        in_a_day(held),
+        Judged("memory, last minute less first settled one (MiB)", more, RSS_MORE),
+        Judged("p50 of whole answers, last third / first third", slowed(first, last), SLOWER),
+        Judged("file descriptors, last third less first", fds, FDS_MORE),
+        Judged("threads, last third less first", after.threads - before.threads, 1),
+        Judged("children, last third less first", after.children - before.children, 2),
+        Judged("wrong answers", wrong, 0),
+    ]
+
+
+def in_a_day(held: Sequence[Held]) -> Judged:
+    """What memory would grow by in a day, by its slope in the second half.
+
+    At most what the noise of that half would make of it, for a process without any leak goes up and
+    down by that much.
+    """
+    half = [each for each in held if each.at >= held[-1].at / 2]
+    seconds = max(half[-1].at - half[0].at, 1e-9)
+    grows = slope([(each.at, each.rss) for each in half]) * DAY
+    return Judged(
+        "memory in 24 h, by its slope in the second half (MiB)", grows, RSS_NOISE * DAY / seconds
+    )
+
+
+def slowed(first: Sequence[Note], last: Sequence[Note]) -> float:
+    """How much slower it has become, where the machine itself has not (asked directly)."""
+    machine = statistics.median(n.direct.p50 for n in last)
+    machine /= statistics.median(n.direct.p50 for n in first)
+    ours = statistics.median(n.latency.p50 for n in last)
+    ours /= statistics.median(n.latency.p50 for n in first)
+    return ours / max(1.0, machine)
+
+
+def verdict_table(judged: Sequence[Judged], title: str) -> Table:
+    table = Table(title, ["measured", "at most", ""])
+    for each in judged:
+        figures = (float(each.measured), float(each.most))
+        table.add(each.what, (*figures, "met" if each.met else "**missed**"))
+    return table
