@@ -240,15 +240,16 @@ class TextLines(_Lines):
 
     def format(self, record: logging.LogRecord) -> str:
         name = record.name.removeprefix(f"{OURS}.")
-        request = f" [{visible(given)}]" if (given := REQUEST_ID.get()) else ""
-        message = visible(self._message(record))
+        request = f" [{given}]" if (given := REQUEST_ID.get()) else ""
         line = (
-            f"{self._second(int(record.created))}.{int(record.msecs):03d} "
-            f"{record.levelname:<7} {self._place}{visible(name)}{request}: {message}"
+            f"{self._second(int(record.created))}.{int(record.msecs):03d} {record.levelname:<7} "
+            f"{self._place}{visible(f'{name}{request}: {self._message(record)}')}"
         )
+        trace = self._trace(record)
+        if trace is None:
+            return line
         # Indented, so that a message with line breaks cannot pass for another entry.
-        trace = (self._trace(record) or "").splitlines()
-        return "\n".join([line, *(f"    {visible(text)}" for text in trace)])
+        return "\n".join([line, *(f"    {visible(text)}" for text in trace.splitlines())])
 
 
 class JsonLines(_Lines):
