@@ -148,9 +148,12 @@ class Batching(logging.StreamHandler[TextIO]):
     def flush(self) -> None:
         with self.lock or nullcontext():
             lines, self._lines = self._lines, []
-            for text in ["".join(lines)] if self._alone else pieces(lines):
-                self.stream.write(text)
-                super().flush()
+            try:
+                for text in ["".join(lines)] if self._alone else pieces(lines):
+                    self.stream.write(text)
+                    super().flush()
+            except OSError:
+                pass  # whoever read the log is gone, or the disk is full: the work goes on
 
 
 def pieces(lines: Iterable[str]) -> Iterator[str]:

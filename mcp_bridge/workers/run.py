@@ -107,10 +107,10 @@ class Worker:
 
     async def _end_with(self, supervisor: Pipe) -> None:
         await supervisor.receive()
+        os.kill(os.getpid(), signal.SIGTERM)
         logger.error("the supervisor has ended, so this worker ends")
         if self._job.is_keeper:
             shutil.rmtree(self._job.directory, ignore_errors=True)
-        os.kill(os.getpid(), signal.SIGTERM)
 
     def _ready(self) -> None:
         if self._pipe is not None:

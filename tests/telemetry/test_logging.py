@@ -3,9 +3,11 @@
 import io
 import json
 import logging
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -342,3 +344,15 @@ def test_lines_that_share_a_pipe_are_joined_as_long_as_it_keeps_them_whole() -> 
     assert "".join(joined) == short * 9 + long + short
     assert all(len(piece) <= WHOLE_BYTES or piece == long for piece in joined)
     assert len(joined) < 11
+
+
+@pytest.mark.parametrize("worker", [None, 1])
+def test_a_log_that_nobody_reads_any_more_stops_no_work(worker: int | None) -> None:
+    read, write = os.pipe()
+    with open(write, "w") as stream:
+        set_up(Settings(), stream, worker=worker)
+        os.close(read)
+        logger().error("is anybody there?")
+        tear_down()
+        with suppress(BrokenPipeError):
+            stream.close()

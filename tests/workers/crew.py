@@ -41,7 +41,7 @@ class Log:
                 self.lines.append((await stream.receive_until(b"\n", 1 << 20)).decode().rstrip())
                 event, self._more = self._more, anyio.Event()
                 event.set()
-        except (anyio.IncompleteRead, anyio.EndOfStream):
+        except (anyio.IncompleteRead, anyio.EndOfStream, anyio.ClosedResourceError):
             return
 
     async def until(self, pattern: str, since: int = 0) -> re.Match[str]:

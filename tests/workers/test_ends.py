@@ -204,9 +204,13 @@ async def test_a_call_that_is_under_way_at_the_end_is_answered(tmp_path: Path) -
     assert said == ["done"]
 
 
-async def test_workers_end_when_their_supervisor_is_killed(tmp_path: Path) -> None:
+async def test_workers_end_when_their_supervisor_is_killed_and_nobody_reads_their_log(
+    tmp_path: Path,
+) -> None:
     async with two(tmp_path) as made:
         child = (await logged(made.log, lambda entry: "pid" in entry))["pid"]
+        assert made.crew.process.stderr is not None
+        await made.crew.process.stderr.aclose()
         made.crew.process.kill()
         await dead(child, *made.crew.pids.values())
 
