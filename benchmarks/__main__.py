@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from benchmarks import door, suite, targets
+from benchmarks.growth import growth
 from benchmarks.instructions import instructions
 from benchmarks.measure import loading
 from benchmarks.processes import Watched
@@ -42,6 +43,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--soak", type=float, metavar="MINUTES", help="load, faults and time instead"
     )
+    parser.add_argument("--requests", type=int, metavar="N", help="memory over N answers instead")
     other = parser.add_argument_group("measuring another server")
     other.add_argument("--against", metavar="BASE_URL", help="of any OpenAI-compatible server")
     other.add_argument("--api-key", help="what it wants to be sent")
@@ -76,7 +78,10 @@ def main() -> None:
             port = given.inference_port if given.against else None
             direct = stack.enter_context(targets.inference(folder, port))
             bench = Bench(folder, load, direct, seconds, quick=given.quick)
-            tables = another(bench, given) if given.against else report(bench, given)
+            if given.requests:
+                tables = growth(bench, given.requests)
+            else:
+                tables = another(bench, given) if given.against else report(bench, given)
             sys.exit(print_all(tables, given, bench.problems))
         print_all(tables, given)
 
