@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from benchmarks import door, suite, targets
+from benchmarks.doors import doors
 from benchmarks.growth import growth
 from benchmarks.instructions import instructions
 from benchmarks.measure import loading
@@ -24,6 +25,7 @@ from benchmarks.suite import OURS, USERS, YARDSTICK, Bench, progress
 from benchmarks.targets import Target
 
 SECONDS, QUICK_SECONDS = 1.2, 0.3
+DOORS = "doors"
 INFERENCE_PORT = 9099
 
 
@@ -33,7 +35,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--scenario",
         action="append",
-        choices=[scenario.name for scenario in TABLE],
+        choices=[*(scenario.name for scenario in TABLE), DOORS],
         help="only this one, and nothing but it (may be given again)",
     )
     parser.add_argument("--markdown", action="store_true", help="the report as Markdown")
@@ -78,7 +80,9 @@ def main() -> None:
             port = given.inference_port if given.against else None
             direct = stack.enter_context(targets.inference(folder, port))
             bench = Bench(folder, load, direct, seconds, quick=given.quick)
-            if given.requests:
+            if given.scenario == [DOORS]:
+                tables = doors(bench)
+            elif given.requests:
                 tables = growth(bench, given.requests)
             else:
                 tables = another(bench, given) if given.against else report(bench, given)

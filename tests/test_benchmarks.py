@@ -4,15 +4,19 @@ import json
 import os
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import httptools
 import pytest
 
+from benchmarks.doors import COUNT as CALLS
+from benchmarks.doors import SOCKET, STDIO, WARM, served
+from benchmarks.doors import carry_out as carry_out_calls
 from benchmarks.inference import Answers, serve
 from benchmarks.instructions import CASES, figures, table_of, totals
 from benchmarks.load import Measured, Plan, Spread, carry_out, problem_of
@@ -270,3 +274,16 @@ def test_a_soak_is_judged_by_what_grows(
 def test_a_soak_with_a_wrong_answer_has_failed() -> None:
     judged = verdict(*notes(FLAT, [2.0] * 10), wrong=1)
     assert [each.what for each in judged if not each.met] == ["wrong answers"]
+
+
+# Doors
+
+
+@pytest.mark.parametrize("transport", [SOCKET, STDIO])
+async def test_a_tool_is_called_over_what_the_sdk_has_and_has_not(transport: str) -> None:
+    with ExitStack() as stack:
+        way, _, _ = await anyio.to_thread.run_sync(served, stack, transport)
+        took = await carry_out_calls(way)
+    assert took.calls == CALLS + WARM
+    assert took.per_second > 0
+    assert (took.child_cpu > 0) == (transport == STDIO)
