@@ -22,6 +22,7 @@ from mcp_bridge.types import Json
 
 TEXTS = frozenset({"content", "reasoning_content", "reasoning"})
 ARGUMENTS = "arguments"
+OF_CALLS = re.compile(rb'"(?:arguments|input)"\s*:')
 PLAIN = frozenset({"index", "delta", "finish_reason"})
 OF_A_CALL = frozenset({"index", "type", "function"})
 LITERAL = rb'"(?:[^"\\]|\\.)*"'
@@ -122,6 +123,8 @@ class Splicer:
                 break
             if not isinstance(text, str) or not text:
                 break
+            if literal.strip() != literal:
+                break  # a line break beside the text would end our line, too
             literals.append(literal)
             texts.append(text)
         return Run(mould, literals, texts) if texts else None
@@ -185,6 +188,8 @@ def only(chunk: Json) -> tuple[str, Any] | None:
 
 def mould_of(payload: bytes, chunk: Json, field: str) -> Mould | None:
     """The bytes around the text, if there is no doubt where it stands."""
+    if field in TEXTS and OF_CALLS.search(payload):
+        return None  # a call goes on beside the text; what is shown of the chunk does not tell
     names, place_of = PLACES[field]
     place = place_of.search(payload)
     if place is None or len(names.findall(payload)) != 1:

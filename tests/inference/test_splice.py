@@ -146,6 +146,22 @@ def test_an_empty_or_broken_text_is_left_to_be_read() -> None:
     assert fold.add_like_before([chunk("X").replace(b'"X"', b'"\xff"')], 0) == 0
 
 
+@pytest.mark.parametrize("space", [b"\n", b" ", b"\r\n\t"])
+def test_white_space_around_a_text_is_not_passed_on(space: bytes) -> None:
+    # A payload may come in several `data:` lines, and is then one with line breaks in it.
+    for text in (b'"c"' + space, space + b'"c"'):
+        assert same([chunk("a"), chunk("b"), chunk("c").replace(b'"c"', text), chunk("d")]) == 0
+
+
+@pytest.mark.parametrize("piece", [{"function": {"arguments": "1"}}, {"custom": {"input": "1"}}])
+def test_a_call_that_goes_on_beside_a_text_is_read(piece: Json) -> None:
+    def both(text: str) -> bytes:
+        delta = {"content": text, "tool_calls": [{"index": 0, **piece}]}
+        return chunk("", choices=[{"index": 0, "delta": delta, "finish_reason": None}])
+
+    assert same([begun("ours"), *map(both, "abcd")]) == 0
+
+
 PARTS = st.fixed_dictionaries(
     {"text": st.text(max_size=6) | st.sampled_from(['"', "\\", '"content":', "\x00text\x00"])},
     optional={
