@@ -41,8 +41,8 @@ def read(text: str, schema: Json) -> Json:
 def look_of(schema: Json) -> Plain | None:
     try:
         return made_look(encode(schema))
-    except RequestError:
-        return None  # nested more deeply than JSON is written
+    except (RequestError, ValueError):
+        return None  # nested more deeply than JSON is written, or with numbers of a thousand digits
 
 
 @lru_cache(maxsize=1024)

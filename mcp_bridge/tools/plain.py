@@ -68,6 +68,8 @@ def types_of(field: Any) -> frozenset[type]:
         return frozenset()
     names = field.get("type")
     names = [names] if isinstance(names, str) else names
-    if not isinstance(names, list) or not all(name in TYPES for name in names):
+    if not isinstance(names, list):
+        return frozenset()
+    if not all(isinstance(name, str) and name in TYPES for name in names):
         return frozenset()
     return frozenset(kind for name in names for kind in TYPES[name])

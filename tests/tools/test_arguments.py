@@ -219,6 +219,8 @@ def test_values_deep_inside_are_mended_too() -> None:
         {"$schema": ["x"]},
         {"$schema": "http://["},
         {"type": "object", "$ref": 5},
+        {"type": "object", "properties": {"a": {"type": [{"type": "string"}, "null"]}}},
+        {"type": "object", "properties": {"a": {"default": 10**1500}}},
     ],
 )
 def test_a_schema_that_is_none_checks_nothing(schema: Json) -> None:
