@@ -20,6 +20,9 @@ from mcp_bridge.types import Caller, Json
 
 logger = logging.getLogger(__name__)
 
+EARLY_SECONDS = 0.005
+"""A source's timer may go off so much before the deadline: uvloop counts in milliseconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
@@ -108,7 +111,7 @@ class ToolRunner:
         try:
             return await source.call(call.entry.tool.name, call.arguments, call.context)
         except SourceTimeout as exc:
-            if time.monotonic() < call.context.deadline:
+            if time.monotonic() < call.context.deadline - EARLY_SECONDS:
                 raise
             raise out_of_time(call, its_turn=True) from exc
 

@@ -97,6 +97,15 @@ async def test_a_call_ends_with_the_time_of_the_request() -> None:
         await ToolRunner().run(call_of(Source("one", ["t"], hanging), seconds=0.01))
 
 
+async def test_a_timer_that_goes_off_a_little_early_has_kept_the_deadline() -> None:
+    async def handler(name: str, arguments: Json, context: CallContext) -> Json:
+        await anyio.sleep(context.deadline - time.monotonic() - 0.002)
+        raise SourceTimeout("one", "no answer within an hour")
+
+    with pytest.raises(SourceTimeout, match="t was stopped"):
+        await ToolRunner().run(call_of(Source("one", ["t"], handler), seconds=0.2))
+
+
 async def test_a_call_for_which_no_time_is_left_is_not_made() -> None:
     source = Source("one", ["t"])
     with pytest.raises(SourceUnavailable, match="t was not called"):
