@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from itertools import count
+from typing import TypeVar
 
 import anyio
 import anyio.to_thread
@@ -32,6 +33,7 @@ FRESH_NS = 2_000_000_000
 
 OnLoaded = Callable[[Loaded], Awaitable[None]]
 OnRefused = Callable[[ConfigError], Awaitable[None]]
+T = TypeVar("T")
 
 
 class Watcher:
@@ -71,17 +73,24 @@ class Watcher:
         def look() -> bool:
             return any([file.has_changed(read=read) for file in self._files])  # each is looked at
 
-        # In a thread, which is left alone at the end: a mount that hangs must not stop the bridge.
-        return await anyio.to_thread.run_sync(look, abandon_on_cancel=True)
+        return await in_thread(look)
 
     async def _reload(self, on_loaded: OnLoaded, on_refused: OnRefused) -> None:
         try:
-            loaded = await anyio.to_thread.run_sync(self._load)
+            loaded = await in_thread(self._load)
         except ConfigError as exc:
             await on_refused(exc)
             return
         self._files = files_of(loaded)
         await on_loaded(loaded)
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Do it in a thread, which is left alone at the end.
+
+    A mount that hangs, or a server that has the configuration, must not keep the bridge from ending.
+    """
+    return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
 
 
 Stamp = tuple[int, ...]

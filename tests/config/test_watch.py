@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -143,6 +144,31 @@ async def test_asking_reads_again_although_nothing_changed(file: pathlib.Path) -
     async with watching(file) as outcomes:
         outcomes.watcher.reload()
         assert await outcomes.port() == 1
+
+
+async def test_a_configuration_that_cannot_be_read_to_its_end_keeps_nobody_from_ending(
+    file: pathlib.Path,
+) -> None:
+    loaded, reading, ended = load(str(file), {}), threading.Event(), threading.Event()
+
+    def hang() -> Loaded:
+        reading.set()
+        ended.wait(20)
+        return loaded
+
+    async def nothing(outcome: Outcome) -> None:
+        pass
+
+    watcher = Watcher(loaded, hang)
+    try:
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(watcher.run, nothing, nothing)
+                watcher.reload()
+                await anyio.to_thread.run_sync(reading.wait)
+                tasks.cancel_scope.cancel()
+    finally:
+        ended.set()
 
 
 async def test_the_same_content_and_other_files_are_no_change(file: pathlib.Path) -> None:
