@@ -146,7 +146,7 @@ class Peer(Dispatcher[TransportContext]):
 
     def receive(self, text: bytes | str) -> None:
         """Take one message (or a batch) from the server. Never raises, never blocks."""
-        if (b'"' if isinstance(text, bytes) else '"') not in text:
+        if not (b'"' in text if isinstance(text, bytes) else '"' in text):
             self._inbox.skip(text)  # a server that prints a lot must not cost a lot
             return
         try:
