@@ -1,9 +1,8 @@
 """One round's tool calls, run side by side (L4).
 
-Each call is a task of the caller's group; what happens is put into a Mailbox, so the loop can pass
-it on while they run and never yields inside a task group. A failure is a result for the model and
-never touches its siblings. Anything more around a call (a scope, a stream, a timeout of its own)
-would cost as much as the call itself (docs/performance.md).
+Each call is a task; what happens is put into a Mailbox, so the loop can pass it on while they run.
+A failure is a result for the model and never touches its siblings. Anything more around a call (a
+scope, a stream, a timeout of its own) would cost as much as the call itself (docs/performance.md).
 """
 
 import asyncio
@@ -13,11 +12,10 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
-from anyio.abc import TaskGroup
-
 from mcp_bridge.agent.convert import Readable, cut, readable
 from mcp_bridge.agent.elicitation import Put, Question
 from mcp_bridge.agent.events import ToolFinished, ToolProgress, ToolStarted
+from mcp_bridge.agent.tasks import Tasks
 from mcp_bridge.errors import (
     OutcomeUnknown,
     SourceError,
@@ -90,23 +88,21 @@ class CallRunner:
         self._parallel = parallel
 
     async def run(
-        self, calls: Sequence[ModelCall], side: CallerSide, seconds: float, tasks: TaskGroup
+        self, calls: Sequence[ModelCall], side: CallerSide, seconds: float
     ) -> AsyncGenerator[Told]:
         """Yield what happens, and one Outcome for every call. Closing it cancels the calls."""
         deadline = time.monotonic() + seconds
         crowded = len(calls) > self._parallel
         turns: Turns = asyncio.Semaphore(self._parallel) if crowded else nullcontext()
         mailbox = Mailbox(len(calls))
-        running = [
-            tasks.create_task(self._run_one(Job(call, side, deadline, mailbox), turns))
-            for call in calls
-        ]
+        jobs = [Job(call, side, deadline, mailbox) for call in calls]
+        tasks = Tasks(self._run_one(job, turns) for job in jobs)
         try:
             while (event := await mailbox.next()) is not None:
                 yield event
+            tasks.check()
         finally:
-            for task in running:
-                task.cancel()
+            await tasks.end()
 
     async def _run_one(self, job: "Job", turns: "Turns") -> None:
         try:

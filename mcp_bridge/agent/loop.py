@@ -17,8 +17,6 @@ from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from anyio.abc import TaskGroup
-
 from mcp_bridge.agent.calls import READ_MORE, CallerSide, CallRunner, MakeAnswerer, Outcome
 from mcp_bridge.agent.context import opened
 from mcp_bridge.agent.conversation import (
@@ -127,8 +125,8 @@ class Agent:
         self._restore_history = restore_history
         self._record = record
 
-    async def run(self, ask: Ask, tasks: TaskGroup) -> AsyncGenerator[Event]:
-        """Answer `ask`. Tool calls run in `tasks`, which the door has entered.
+    async def run(self, ask: Ask) -> AsyncGenerator[Event]:
+        """Answer `ask`.
 
         Raises:
             InferenceError: the inference server failed; `retryable` is False once a tool has run.
@@ -137,7 +135,7 @@ class Agent:
         outcome = "cancelled"
         try:
             while not turn.finished:
-                async with aclosing(self._round(turn, tasks)) as events:
+                async with aclosing(self._round(turn)) as events:
                     async for event in events:
                         yield event
             outcome = turn.finish_reason or "stop"
@@ -168,7 +166,7 @@ class Agent:
 
         return make
 
-    async def _round(self, turn: Turn, tasks: TaskGroup) -> AsyncGenerator[Event]:
+    async def _round(self, turn: Turn) -> AsyncGenerator[Event]:
         """One question to the model and the calls that follow."""
         answer: Answer | None = None
         opened, parts = await self._question(turn)
@@ -197,7 +195,7 @@ class Agent:
         handed = [call for call in calls if call.name in turn.talk.client_names]
         if handed and (chunks := turn.reply.hand_out(handed)):
             yield Delta(chunks)
-        async with aclosing(self._run_calls(turn, answer, calls, tasks)) as events:
+        async with aclosing(self._run_calls(turn, answer, calls)) as events:
             async for event in events:
                 yield event
 
@@ -279,7 +277,7 @@ class Agent:
     # The calls
 
     async def _run_calls(
-        self, turn: Turn, answer: Answer, calls: list[ModelCall], tasks: TaskGroup
+        self, turn: Turn, answer: Answer, calls: list[ModelCall]
     ) -> AsyncGenerator[Event]:
         """Run our calls, append their messages, and show them to those who asked to see."""
         talk = turn.talk
@@ -289,7 +287,7 @@ class Agent:
         turn.tools_ran += len(allowed)
         seconds = talk.bounds.seconds_left()
         display = Display(talk.ask.progress, mixed=turn.finished)
-        async with aclosing(self._calls.run(allowed, turn.side, seconds, tasks)) as events:
+        async with aclosing(self._calls.run(allowed, turn.side, seconds)) as events:
             async for event in events:
                 if isinstance(event, Outcome):
                     outcomes[event.call.id] = event

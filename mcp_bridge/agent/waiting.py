@@ -2,10 +2,9 @@
 
 Theory of operation. When a server asks the user something, the loop yields Asked: the turn ends
 with the question, but the loop's generator is not closed, and the call goes on. The generator waits
-here, suspended, until the user's next message comes in; then it is driven on by that request. So
-the calls of such a conversation cannot run in the task group of a request: each conversation has a
-host, a task of the bridge that owns them from the first request to the last, and ends them when
-the answer does not come in time.
+here, suspended, until the user's next message comes in; then it is driven on by that request. Each
+conversation has a host, a task of the bridge that watches over it from the first request to the
+last, and closes it when the answer does not come in time; that ends its calls.
 
 The next message is recognised by the caller, what the users said before, and the question's number,
 which stands in its text. The rest of a history is as the client likes it: some split a message
@@ -34,7 +33,7 @@ MOST_WAITING = 1000
 Key = tuple[str, str, str | None]
 """Caller, what the users said before, and the question's number."""
 
-Run = Callable[[Ask, TaskGroup], AsyncGenerator[Event]]
+Run = Callable[[Ask], AsyncGenerator[Event]]
 """The loop: `Agent.run`."""
 
 
@@ -97,19 +96,17 @@ class Waiting:
                 await talk.events.aclose()
 
     async def _host(self, run: Run, ask: Ask, *, task_status: TaskStatus[Talk]) -> None:
-        """Own the calls of a conversation until it is over."""
+        """Watch over a conversation until it is over."""
+        talk = Talk(run(ask))
+        task_status.started(talk)
         try:
-            async with anyio.create_task_group() as calls:
-                talk = Talk(run(ask, calls))
-                task_status.started(talk)
-                try:
-                    with talk.patience:
-                        await talk.over.wait()
-                finally:
-                    await self._close(talk, ask.caller)
-                    calls.cancel_scope.cancel()
-        except Exception:  # boundary: one conversation must not end the bridge
-            logger.exception("the calls of a conversation failed in an unexpected way")
+            with talk.patience:
+                await talk.over.wait()
+        finally:
+            try:
+                await self._close(talk, ask.caller)
+            except Exception:  # boundary: one conversation must not end the bridge
+                logger.exception("the calls of a conversation failed in an unexpected way")
 
     async def _close(self, talk: Talk, caller: Caller) -> None:
         if self._unpark(talk):

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import anyio
-from anyio.abc import TaskGroup
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
@@ -138,7 +137,7 @@ async def until_the_client_leaves(receive: Receive, work: "Answering") -> Bridge
     async with anyio.create_task_group() as tasks:
         with watching(receive, tasks, work.writer):
             try:
-                await work.run(tasks)
+                await work.run()
             except BridgeError as exc:
                 error = exc
     return error
@@ -154,20 +153,20 @@ class Answering:
     writer: Writer
     shape: Shape
 
-    async def run(self, tasks: TaskGroup) -> None:
+    async def run(self) -> None:
         if not self._takes_tools():
-            await self._converse(EMPTY_VIEW, tasks)
+            await self._converse(EMPTY_VIEW)
         elif not self.choice.strangers:
-            await self._converse(self._view(), tasks)
+            await self._converse(self._view())
         else:
             async with AsyncExitStack() as stack:
                 view = self._view()
                 for stranger in self.choice.strangers:
                     visit = self.bridge.visiting(*server_of(stranger), view)
                     view = await stack.enter_async_context(visit)
-                await self._converse(view, tasks)
+                await self._converse(view)
 
-    async def _converse(self, view: View, tasks: TaskGroup) -> None:
+    async def _converse(self, view: View) -> None:
         if view.entries and (self.choice.body.get("n") or 1) > 1:
             raise RequestError(
                 "n: several choices cannot share tool calls; ask with n = 1, or without the "
@@ -175,7 +174,7 @@ class Answering:
                 param="n",
             )
         with self.bridge.using(view):
-            async with aclosing(self._events(await self._ask(view), tasks)) as events:
+            async with aclosing(self._events(await self._ask(view))) as events:
                 async for event in events:
                     match event:
                         case Delta():
@@ -190,9 +189,9 @@ class Answering:
                             last = self.shape.chunks(event.last_chunks)
                             await self.writer.finish(self.shape.whole(event.completion), last)
 
-    def _events(self, ask: Ask, tasks: TaskGroup) -> AsyncGenerator[Event]:
+    def _events(self, ask: Ask) -> AsyncGenerator[Event]:
         if not ask.elicits:
-            return self.bridge.agent.run(ask, tasks)
+            return self.bridge.agent.run(ask)
         ttl = self.bridge.settings.tools.memory_ttl
         return self.bridge.waiting.run(ask, self.bridge.agent.run, ttl)
 

@@ -56,10 +56,9 @@ async def run(
     """Everything that is told while these calls run."""
     seen: list[Told] = []
     with anyio.fail_after(10):
-        async with anyio.create_task_group() as tasks:
-            events = (using or runner()).run(calls, where, seconds, tasks)
-            async with aclosing(events):
-                seen += [event async for event in events]
+        events = (using or runner()).run(calls, where, seconds)
+        async with aclosing(events):
+            seen += [event async for event in events]
     return seen
 
 
@@ -229,15 +228,14 @@ async def test_calls_run_side_by_side_and_one_failure_touches_no_other() -> None
     source = Source("s", ["a", "b", "c"], handler)
     seen: list[str] = []
     with anyio.fail_after(5):
-        async with anyio.create_task_group() as tasks:
-            calls = [call("a"), call("b"), call("c"), call("nope")]
-            events = runner().run(calls, side(source), 5, tasks)
-            async with aclosing(events):
-                async for event in events:
-                    if isinstance(event, Outcome):
-                        seen.append(event.call.name)
-                    if len(seen) == 2:
-                        met.set()
+        calls = [call("a"), call("b"), call("c"), call("nope")]
+        events = runner().run(calls, side(source), 5)
+        async with aclosing(events):
+            async for event in events:
+                if isinstance(event, Outcome):
+                    seen.append(event.call.name)
+                if len(seen) == 2:
+                    met.set()
     assert sorted(seen[:2]) == ["b", "nope"]
     assert sorted(seen[2:]) == ["a", "c"]
 
@@ -280,14 +278,23 @@ async def test_closing_the_run_cancels_what_is_running_and_waiting() -> None:
 
     source = Source("s", ["a", "b", "c"], handler)
     with anyio.fail_after(5):
-        async with anyio.create_task_group() as tasks:
-            events = runner(parallel=2).run([call(n) for n in "abc"], side(source), 5, tasks)
-            async with aclosing(events):
-                async for event in events:
-                    if isinstance(event, ToolStarted) and event.name == "b":
-                        break
+        events = runner(parallel=2).run([call(n) for n in "abc"], side(source), 5)
+        async with aclosing(events):
+            async for event in events:
+                if isinstance(event, ToolStarted) and event.name == "b":
+                    break
     assert sorted(cancelled) == ["a", "b"]
     assert source.calls == ["a", "b"]
+
+
+async def test_what_fails_in_an_unforeseen_way_is_raised_when_all_are_over() -> None:
+    class Broken(StoredResults):
+        def keep(self, caller: Caller, text: str, cap: int) -> str:
+            raise LookupError("a mistake of ours")
+
+    using = runner(Broken(10, 60), cap=10)
+    with pytest.raises(LookupError, match="a mistake of ours"):
+        await run([call("t"), call("u")], side(long_source()), using)
 
 
 async def test_all_calls_of_a_round_share_the_time_that_is_left() -> None:
