@@ -88,7 +88,7 @@ class Watcher:
 async def in_thread(work: Callable[[], T]) -> T:
     """Do it in a thread, which is left alone at the end.
 
-    A mount that hangs, or a server that has the configuration, must not keep the bridge from ending.
+    A mount or a server of the configuration that hangs must not keep the bridge from ending.
     """
     return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
 
