@@ -15,6 +15,7 @@ from mcp_bridge.mcp_server.http import Fields
 from mcp_bridge.mcp_server.streamable import Incoming
 from mcp_bridge.mcp_server.visit import Visit
 from mcp_bridge.policy.access import named
+from mcp_bridge.policy.words import toolsets_for
 from mcp_bridge.types import Json
 from mcp_bridge.websocket import SUBPROTOCOL
 
@@ -53,7 +54,7 @@ def admitted(door: Door, headers: Mapping[str, str], toolset: str | None = None)
     door.hosts.check(headers, settings)
     caller = door.bridge.doorkeeper.admit(headers, "mcp")
     if toolset is not None:
-        named(toolset, settings.toolsets)
+        named(toolset, toolsets_for(caller, settings))
     return Visit(caller, toolset)
 
 

@@ -24,11 +24,15 @@ KEYS = {
                 {"key": "ada-key", "name": "ada"},
                 {"key": "bob-key", "name": "bob"},
                 {"key": "few", "name": "few", "tools": ["a:one"]},
+                {"key": "bound", "name": "bound", "toolset": "only-b"},
                 {"key": "chat-only", "name": "chat", "scopes": ["chat"]},
             ],
         }
     },
-    "toolsets": {"only-b": {"include": ["b:*"], "prefix": "always"}},
+    "toolsets": {
+        "only-b": {"include": ["b:*"], "prefix": "always"},
+        "secret": {"include": ["a:*"]},
+    },
 }
 ACCEPT = {"accept": "application/json, text/event-stream"}
 
@@ -79,6 +83,19 @@ async def test_a_toolset_that_does_not_exist_is_not_found() -> None:
         response = await post(f"{house.url}/toolsets/none/mcp", INITIALIZE)
     assert response.status_code == 404
     assert "toolset" in response.json()["error"]["message"]
+
+
+async def test_for_a_key_that_is_bound_to_a_toolset_there_is_no_other() -> None:
+    async with boxes(settings=KEYS, **two_boxes()) as house:
+
+        async def opened(toolset: str) -> httpx2.Response:
+            url = f"{house.url}/toolsets/{toolset}/mcp"
+            return await post(url, INITIALIZE, **bearer("bound"))
+
+        assert (await opened("only-b")).status_code == 200
+        kept, missing = await opened("secret"), await opened("absent")
+    assert kept.status_code == missing.status_code == 404
+    assert kept.text == missing.text.replace("absent", "secret")
 
 
 @pytest.mark.parametrize("kind", ["http", "sse", "websocket"])
