@@ -26,7 +26,8 @@ class ProbeKilled(SourceUnavailable):
 class Channel:
     """An open way to a server. `lost` is set as soon as it is known to be dead, `reason` says why.
 
-    `is_http`: headers matter. `expired`: the server has forgotten the session (it restarted).
+    `is_http`: headers matter. `needs_auth`: the server wants a login. `status`: the HTTP status of
+    its last refusal.
     """
 
     transport: str
