@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from mcp_bridge.agent.conversation import Ask
@@ -32,6 +33,7 @@ class Loop:
 
     async def run(self, ask: Ask) -> AsyncGenerator[Event]:
         tasks = Tasks([self._call()])
+        await anyio.lowlevel.checkpoint()  # it begins
         try:
             asked = Asked(said(WHICH), ())
             yield asked
