@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from mcp_bridge.agent.convert import Readable, cut, readable
 from mcp_bridge.agent.elicitation import Put, Question
 from mcp_bridge.agent.events import ToolFinished, ToolProgress, ToolStarted
-from mcp_bridge.agent.tasks import Tasks
 from mcp_bridge.errors import (
     OutcomeUnknown,
     SourceError,
@@ -25,6 +24,7 @@ from mcp_bridge.errors import (
 )
 from mcp_bridge.exact import text_of
 from mcp_bridge.inference.answer import ModelCall
+from mcp_bridge.tasks import Tasks
 from mcp_bridge.tools.arguments import BadArguments, read
 from mcp_bridge.tools.catalog import MAX_NAME, Entry, View
 from mcp_bridge.tools.runner import ToolCall, ToolRunner

@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import anyio
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
@@ -21,11 +20,12 @@ from mcp_bridge.agent.sampling import DEPTH_HEADER, depth_of
 from mcp_bridge.agent.waiting import answered
 from mcp_bridge.api.body import check_announced, check_chat, parse_object, read_body
 from mcp_bridge.api.functions import FUNCTIONS, speaks_functions
-from mcp_bridge.api.leaving import watching
+from mcp_bridge.api.leaving import Watch
 from mcp_bridge.api.selection import Choice, choose, is_side_request
 from mcp_bridge.api.strangers import server_of
 from mcp_bridge.api.stream import StreamWriter, WholeWriter, Writer
 from mcp_bridge.bridge import Bridge, Shared
+from mcp_bridge.clock import Clock
 from mcp_bridge.errors import BridgeError, RequestError
 from mcp_bridge.inference.splice import Run
 from mcp_bridge.policy.access import NOTHING
@@ -133,14 +133,16 @@ async def answer(
 
 async def until_the_client_leaves(receive: Receive, work: "Answering") -> BridgeError | None:
     """Do the work and stop it when the client disconnects. Returns the error that ended it."""
-    error: BridgeError | None = None
-    async with anyio.create_task_group() as tasks:
-        with watching(receive, tasks, work.writer):
-            try:
-                await work.run()
-            except BridgeError as exc:
-                error = exc
-    return error
+    clock = Clock()
+    watch = Watch(receive, clock, work.writer)
+    try:
+        with clock:
+            await work.run()
+    except BridgeError as exc:
+        return exc
+    finally:
+        await watch.end()
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from mcp_bridge.mcp_client.clock import Clock
+from mcp_bridge.clock import Clock
 from mcp_bridge.tools.source import CallContext
 
 

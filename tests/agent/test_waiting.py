@@ -10,8 +10,8 @@ import pytest
 
 from mcp_bridge.agent.conversation import Ask
 from mcp_bridge.agent.events import Asked, Event, Finished
-from mcp_bridge.agent.tasks import Tasks
 from mcp_bridge.agent.waiting import MOST_WAITING, Waiting
+from mcp_bridge.tasks import Tasks
 from mcp_bridge.types import Caller, Json
 from tests.mcp_client.running import PATIENCE
 
@@ -169,7 +169,7 @@ async def test_calls_that_fail_in_an_unexpected_way_end_nobody_else(
             other = Loop()
             assert await texts(waiting, ask(FIRST, "bob"), other) == [WHICH]
             assert not other.call_stopped.is_set()
-    assert "failed in an unexpected way" in caplog.text
+    assert "failed unexpectedly" in caplog.text
 
 
 async def test_the_end_of_the_bridge_ends_what_waits() -> None:

@@ -6,7 +6,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from mcp_bridge.mcp_client.clock import Clock
+from mcp_bridge.clock import Clock
 
 
 async def test_what_takes_too_long_is_ended_and_the_code_behind_runs() -> None:

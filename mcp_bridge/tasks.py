@@ -11,12 +11,12 @@ logger = logging.getLogger(__name__)
 
 
 class Tasks:
-    """Work that runs beside a generator, which ends it in its `finally`.
+    """Work that runs beside its owner, who ends it in a `finally`.
 
     A generator may be left at any yield and driven on by another task, so it must not be inside of
-    a task group then (STYLE 7). And there is one of these for each tool call, where a task of
-    anyio's costs as much as all the rest of a call (docs/performance.md). What runs in here is not
-    ended by the scopes around the owner, but by the owner, who is.
+    a task group then (STYLE 7). And a task of anyio's costs as much as all the rest of a tool call
+    (docs/performance.md). What runs in here is not ended by the scopes around the owner, but by the
+    owner, who is.
     """
 
     def __init__(self, work: Iterable[Coroutine[Any, Any, None]] = ()) -> None:
@@ -40,4 +40,4 @@ class Tasks:
                 await asyncio.wait(left)
         for task in self._running:
             if not task.cancelled() and (exc := task.exception()) is not None:
-                logger.error("a call failed in an unexpected way", exc_info=exc)
+                logger.error("work beside an answer failed unexpectedly", exc_info=exc)
