@@ -126,20 +126,22 @@ class Waiting:
         """Whether it was still waiting; it is not any more."""
         for key, parked in self._parked.items():
             if parked is talk:
-                del self._parked[key]
-                self._tell(key, False)
-                return True
-        return False
+                self._forget(key)
+                break
+        waited, talk.asked = talk.asked is not None, None
+        return waited
+
+    def _forget(self, key: Key) -> None:
+        del self._parked[key]
+        self._tell(key, False)
 
     def _resumed(self, ask: Ask) -> Talk | None:
         """The conversation in which a question was asked that the last message answers."""
         key = answered(ask.caller, ask.body["messages"])
-        talk = self._parked.pop(key, None) if key is not None else None
-        if key is None or talk is None:
-            return None
-        self._tell(key, False)
-        if talk.asked is None or talk.patience.cancel_called:
-            return None
+        talk = self._parked.get(key) if key is not None else None
+        if key is None or talk is None or talk.asked is None or talk.patience.cancel_called:
+            return None  # it is too late: its host closes it
+        self._forget(key)
         talk.patience.deadline = math.inf
         talk.asked.go_on(ask)
         talk.asked = None

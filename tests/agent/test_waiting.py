@@ -180,6 +180,36 @@ async def test_the_end_of_the_bridge_ends_what_waits() -> None:
     assert loop.call_stopped.is_set()
 
 
+class Kept(Loop):
+    """One whose generator is not closed for nobody having it any more."""
+
+    def run(self, ask: Ask) -> AsyncGenerator[Event]:
+        self.events = super().run(ask)
+        return self.events
+
+
+async def test_a_conversation_whose_place_another_takes_is_closed_too() -> None:
+    first, second = Kept(), Kept()
+    async with hosted() as waiting:
+        assert await texts(waiting, ask(FIRST), first) == [WHICH]
+        assert await texts(waiting, ask(FIRST), second) == [WHICH]
+    for loop in (first, second):
+        assert loop.ended.is_set()
+        assert loop.call_stopped.is_set()
+
+
+async def test_an_answer_that_comes_with_the_end_of_its_time_leaves_nothing_behind() -> None:
+    first, second = Kept(), Loop()
+    async with hosted() as waiting:
+        await texts(waiting, ask(FIRST), first)
+        [talk] = waiting._parked.values()
+        talk.patience.cancel()  # as the timer does; its host has not run yet
+        assert await texts(waiting, ask(SECOND), second) == [WHICH]
+        with anyio.fail_after(PATIENCE):
+            await first.call_stopped.wait()
+        assert not second.ended.is_set()
+
+
 async def test_there_is_a_bound_on_how_many_wait() -> None:
     async with hosted() as waiting:
         for number in range(MOST_WAITING):
