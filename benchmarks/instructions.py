@@ -35,7 +35,15 @@ from benchmarks.servers.least import fastapi_app
 from benchmarks.suite import DIRECT, OURS, TITLES, YARDSTICK, progress
 from benchmarks.targets import Target
 
-CASES = ("whole", "streamed", "burst", "call-whole", "call-streamed", "four-streamed")
+CASES = (
+    "whole",
+    "streamed",
+    "burst",
+    "call-whole",
+    "four-whole",
+    "call-streamed",
+    "four-streamed",
+)
 WARM_UP, COUNTED = 5, 10
 OUT = "callgrind.out"
 PATIENCE = 300
