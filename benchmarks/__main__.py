@@ -67,32 +67,24 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as name, ExitStack() as stack:
         folder = Path(name)
         (folder / "logs").mkdir()
+        problems: list[str] = []
         if given.instructions:
             tables = instructions(folder)
         elif given.profile:
             tables = profile_tables(folder, chosen(given))
         elif given.soak:
-            problems: list[str] = []
-            sys.exit(print_all(soak_tables(folder, given.soak, problems), given, problems))
+            tables = soak_tables(folder, given.soak, problems)
         else:
             load = stack.enter_context(loading(folder))
             seconds = given.seconds or (QUICK_SECONDS if given.quick else SECONDS)
             port = given.inference_port if given.against else None
             direct = stack.enter_context(targets.inference(folder, port))
-            bench = Bench(folder, load, direct, seconds, quick=given.quick)
-            if given.scenario == [DOORS]:
-                tables = doors(bench)
-            elif given.requests:
-                tables = growth(bench, given.requests)
-            else:
-                tables = another(bench, given) if given.against else report(bench, given)
-            sys.exit(print_all(tables, given, bench.problems))
-        print_all(tables, given)
+            bench = Bench(folder, load, direct, seconds, given.quick, problems=problems)
+            tables = measurements(bench, given)
+        sys.exit(print_all(tables, given, problems))
 
 
-def print_all(
-    tables: Iterator[Table], given: argparse.Namespace, problems: Sequence[str] = ()
-) -> int:
+def print_all(tables: Iterator[Table], given: argparse.Namespace, problems: Sequence[str]) -> int:
     """Print each table when it is there, and then the problems that it found; the exit code."""
     print(about_this_machine() + "\n", flush=True)
     for table in tables:
@@ -113,8 +105,23 @@ def about_this_machine() -> str:
     )
 
 
+def measurements(bench: Bench, given: argparse.Namespace) -> Iterator[Table]:
+    """What was asked for."""
+    if given.requests:
+        yield from growth(bench, given.requests)
+    elif given.against:
+        yield from another(bench, given)
+    else:
+        if given.scenario != [DOORS]:
+            yield from report(bench, given)
+        if given.scenario and DOORS in given.scenario:
+            yield from doors(bench)
+
+
 def chosen(given: argparse.Namespace) -> list[Scenario]:
-    return [BY_NAME[name] for name in given.scenario] if given.scenario else list(TABLE)
+    """The scenarios that were asked for, else all of the table."""
+    names = [name for name in given.scenario or () if name != DOORS]
+    return [BY_NAME[name] for name in names] if given.scenario else list(TABLE)
 
 
 def report(bench: Bench, given: argparse.Namespace) -> Iterator[Table]:
