@@ -15,7 +15,7 @@ the others become an OpenAI error object with their status.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from mcp_bridge.types import Json
 
@@ -34,6 +34,19 @@ class BridgeError(Exception):
         super().__init__(message)
         self.message = message
         self.headers: dict[str, str] = {}
+
+    def without_frames(self) -> Self:
+        """The same error, which does not hold where it came through any more, nor do its causes.
+
+        Frames hold the request and what was made of it, and often the error itself. Such a circle
+        is opened by the collector only, which looks at what has lived for a while once in minutes:
+        when an inference server is down, requests would pile up.
+        """
+        each: BaseException | None = self
+        while each is not None:
+            each.__traceback__ = None
+            each = each.__cause__ or each.__context__
+        return self
 
     def body(self) -> Json:
         """The OpenAI error object: `{"error": {"message", "type", "param", "code"}}`."""

@@ -26,10 +26,12 @@ from typing import Any
 import anyio
 import pytest
 
+from mcp_bridge.agent.conversation import Ask
 from mcp_bridge.bridge import Bridge
+from mcp_bridge.errors import InferenceError
 from mcp_bridge.mcp_client.connection import Connection
 from tests.api.bridged import Place, bridged, scripted_server
-from tests.fakes import Request, Said, answer
+from tests.fakes import Item, Reply, Request, Said, answer, chunk, refuse, sse, whole
 from tests.mcp_client.running import PATIENCE, children
 from tests.servers.web import Gate, Log, Restartable, restartable, serving, web_server
 from tests.test_serve import process, written
@@ -322,6 +324,43 @@ async def test_clients_that_leave_again_and_again_leave_nothing_behind() -> None
             place.inference.requests.clear()
         for stream in (False, True):
             assert (await place.said("hi", stream=stream))["content"] == "Looking.\n\nDone."
+
+
+# Failures
+
+BROKEN = {"error": {"message": "broken"}}
+FAILURES = {
+    "refused": whole(BROKEN, status=400),
+    "tried again": whole(BROKEN, status=500, headers={"retry-after": "0"}),
+    "gone": refuse(),
+    "cut": sse(chunk({"content": "Hel"}), end="cut"),
+}
+
+
+@asynccontextmanager
+async def failing(*script: Item, then: Item | None = None) -> AsyncGenerator[Place]:
+    """A bridge without the collector: what nobody holds is gone at once, unless it holds itself."""
+    async with bridged(*script, then=then, mcp_servers={}, inference={"max_retries": 1}) as place:
+        gc.collect()
+        gc.disable()
+        try:
+            yield place
+        finally:
+            gc.enable()
+        assert [each for each in gc.get_objects() if isinstance(each, Ask | InferenceError)] == []
+
+
+@pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
+async def test_a_request_that_failed_is_let_go_before_the_collector_runs(failure: Reply) -> None:
+    async with failing(then=failure) as place:
+        for stream in (False, True):
+            response = await place.post("hi", stream=stream)
+            assert '"error"' in response.text
+
+
+async def test_a_request_that_was_tried_again_is_let_go_before_the_collector_runs() -> None:
+    async with failing(FAILURES["tried again"], answer("Done.")) as place:
+        assert (await place.said("hi", stream=False))["content"] == "Done."
 
 
 # Idle servers

@@ -126,9 +126,12 @@ async def answer(
     error = await until_the_client_leaves(receive, conversation)
     if error is None:
         return
-    if not writer.started:
-        raise error
-    await writer.fail(error)
+    try:
+        if not writer.started:
+            raise error
+        await writer.fail(error)
+    finally:
+        del error  # or this frame and the error hold each other, and the request
 
 
 async def until_the_client_leaves(receive: Receive, work: "Answering") -> BridgeError | None:
@@ -139,7 +142,7 @@ async def until_the_client_leaves(receive: Receive, work: "Answering") -> Bridge
         with clock:
             await work.run()
     except BridgeError as exc:
-        return exc
+        return exc.without_frames()
     finally:
         await watch.end()
     return None

@@ -85,12 +85,15 @@ class Forwarding:
             except ClientDisconnect:
                 pass
             except BridgeError as exc:
-                error = exc
+                error = exc.without_frames()
             tasks.cancel_scope.cancel()
-        if error is not None:
-            if self._started:
-                raise ConnectionResetError(error.message)  # cut it: half an answer is no answer
-            raise error
+        try:
+            if error is not None:
+                if self._started:
+                    raise ConnectionResetError(error.message)  # half an answer is no answer
+                raise error
+        finally:
+            del error  # or this frame and the error hold each other, and the request
 
     async def _watch(
         self, body: Incoming | bytes, receive: Receive, scope: anyio.CancelScope

@@ -64,7 +64,8 @@ async def asked_again(
     """Ask again after a failure; the first attempt is over."""
 
     def note(state: RetryCallState) -> None:
-        logger.info("asking %s again: %s", endpoint.name, failure_of(state))
+        failure = failure_of(state).without_frames()
+        logger.info("asking %s again: %s", endpoint.name, failure)
 
     failed: InferenceError | None = first
     async for attempt in AsyncRetrying(
