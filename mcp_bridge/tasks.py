@@ -41,3 +41,4 @@ class Tasks:
         for task in self._running:
             if not task.cancelled() and (exc := task.exception()) is not None:
                 logger.error("work beside an answer failed unexpectedly", exc_info=exc)
+        self._running.clear()  # one that was cancelled holds its frames, and they hold its owner

@@ -27,6 +27,7 @@ import anyio
 import pytest
 
 from mcp_bridge.agent.conversation import Ask
+from mcp_bridge.api.leaving import LOOK_SECONDS, Watch
 from mcp_bridge.bridge import Bridge
 from mcp_bridge.errors import InferenceError
 from mcp_bridge.mcp_client.connection import Connection
@@ -338,29 +339,47 @@ FAILURES = {
 
 
 @asynccontextmanager
-async def failing(*script: Item, then: Item | None = None) -> AsyncGenerator[Place]:
+async def uncollected(*script: Item, **config: Any) -> AsyncGenerator[Place]:
     """A bridge without the collector: what nobody holds is gone at once, unless it holds itself."""
-    async with bridged(*script, then=then, mcp_servers={}, inference={"max_retries": 1}) as place:
+    config = {"mcp_servers": {}, "inference": {"max_retries": 1}, **config}
+    async with bridged(*script, **config) as place:
         gc.collect()
         gc.disable()
         try:
             yield place
         finally:
             gc.enable()
-        assert [each for each in gc.get_objects() if isinstance(each, Ask | InferenceError)] == []
+
+
+async def gone(*kinds: type) -> None:
+    """Wait until none is left: a client has its answer before the bridge has ended it."""
+    with anyio.fail_after(PATIENCE):
+        while any(isinstance(each, kinds) for each in gc.get_objects()):  # noqa: ASYNC110
+            await anyio.sleep(0.01)
 
 
 @pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
 async def test_a_request_that_failed_is_let_go_before_the_collector_runs(failure: Reply) -> None:
-    async with failing(then=failure) as place:
+    async with uncollected(then=failure) as place:
         for stream in (False, True):
             response = await place.post("hi", stream=stream)
             assert '"error"' in response.text
+        await gone(Ask, InferenceError)
 
 
 async def test_a_request_that_was_tried_again_is_let_go_before_the_collector_runs() -> None:
-    async with failing(FAILURES["tried again"], answer("Done.")) as place:
+    async with uncollected(FAILURES["tried again"], answer("Done.")) as place:
         assert (await place.said("hi", stream=False))["content"] == "Done."
+        await gone(Ask, InferenceError)
+
+
+async def test_an_answer_that_took_long_is_let_go_before_the_collector_runs() -> None:
+    slowly = answer(calls=[("c1", "slow", json.dumps({"steps": 1, "pause": 2 * LOOK_SECONDS}))])
+    async with uncollected(
+        slowly, answer("Done."), mcp_servers={"tools": scripted_server()}
+    ) as place:
+        assert (await place.said("hi", stream=False))["content"] == "Done."
+        await gone(Watch)
 
 
 # Idle servers

@@ -7,20 +7,13 @@ what will fail the same way.
 
 import logging
 import math
+import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 import anyio
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception,
-    stop_after_attempt,
-    wait_exponential,
-    wait_random,
-)
 
 from mcp_bridge.errors import InferenceError
 from mcp_bridge.inference.transport import MISCONFIGURED, TIMEOUT, Endpoint
@@ -31,6 +24,9 @@ T = TypeVar("T")
 
 BACKOFF = 0.5
 LONGEST_BACKOFF = 8.0
+DOUBLED = 16
+"""How often it is at most: that is long, whatever it began with."""
+
 LONGEST_WAIT = 30.0
 """A server that wants to be left alone for longer is; its 429 goes to the caller."""
 
@@ -59,40 +55,28 @@ async def asked(ask: Ask[T], endpoint: Endpoint, backoff: float, *, others: bool
 
 
 async def asked_again(
-    ask: Ask[T], first: InferenceError, endpoint: Endpoint, backoff: float, *, others: bool
+    ask: Ask[T], failure: InferenceError, endpoint: Endpoint, backoff: float, *, others: bool
 ) -> T:
-    """Ask again after a failure; the first attempt is over."""
-
-    def note(state: RetryCallState) -> None:
-        failure = failure_of(state).without_frames()
-        logger.info("asking %s again: %s", endpoint.name, failure)
-
-    failed: InferenceError | None = first
-    async for attempt in AsyncRetrying(
-        stop=stop_after_attempt(endpoint.settings.max_retries + 1),
-        retry=retry_if_exception(lambda exc: is_worth(exc, others=others)),
-        wait=waiting(backoff),
-        before_sleep=note,
-        sleep=anyio.sleep,
-        reraise=True,
-    ):
-        with attempt:
-            if failed is not None:
-                before, failed = failed, None
-                raise before  # what the first attempt brought
+    """Ask again after a failure that is worth it; the first attempt is over."""
+    for attempt in range(endpoint.settings.max_retries):
+        logger.info("asking %s again: %s", endpoint.name, failure.without_frames())
+        await anyio.sleep(seconds_before(attempt, failure, backoff))
+        try:
             return await ask()
-    raise AssertionError("tenacity ends with an answer or a failure")
+        except InferenceError as exc:
+            failure = exc
+        if not is_worth(failure, others=others):
+            break
+    raise failure
 
 
-def waiting(backoff: float) -> Callable[[RetryCallState], float]:
-    """Seconds before the next attempt: what the server asks for, else longer each time."""
-    usual = wait_exponential(multiplier=backoff, max=LONGEST_BACKOFF) + wait_random(0, backoff)
-
-    def wait(state: RetryCallState) -> float:
-        told = asked_wait(failure_of(state).headers, time.time())
-        return usual(state) if told is None else told
-
-    return wait
+def seconds_before(attempt: int, failure: InferenceError, backoff: float) -> float:
+    """How long to wait: what the server asks for, else longer each time, and not all the same."""
+    told = asked_wait(failure.headers, time.time())
+    if told is not None:
+        return told
+    longer = min(LONGEST_BACKOFF, backoff * 2.0 ** min(attempt, DOUBLED))
+    return longer + random.uniform(0, backoff)  # noqa: S311  # no secret, only not all at once
 
 
 def is_worth(exc: BaseException, *, others: bool) -> bool:
@@ -133,10 +117,3 @@ def asked_wait(headers: Mapping[str, str], now: float) -> float | None:
         return max(0.0, parsedate_to_datetime(headers["retry-after"]).timestamp() - now)
     except (KeyError, ValueError):
         return None
-
-
-def failure_of(state: RetryCallState) -> InferenceError:
-    """What made the attempt fail."""
-    exc = state.outcome.exception() if state.outcome else None
-    assert isinstance(exc, InferenceError)  # noqa: S101  # nothing else is tried again
-    return exc

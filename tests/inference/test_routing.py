@@ -7,13 +7,12 @@ from typing import Any
 
 import anyio
 import pytest
-from tenacity import RetryCallState, Retrying
 
 from mcp_bridge.config.settings import InferenceServer
 from mcp_bridge.errors import InferenceError, RequestError
 from mcp_bridge.inference.client import Inference
 from mcp_bridge.inference.models import entries_of
-from mcp_bridge.inference.retries import asked_wait, waiting
+from mcp_bridge.inference.retries import LONGEST_BACKOFF, asked_wait, seconds_before
 from mcp_bridge.inference.routing import close_names, is_listed, matches
 from mcp_bridge.types import Json
 from tests.fakes import (
@@ -233,12 +232,17 @@ def test_a_server_may_say_when_to_come_back() -> None:
 
 
 def test_a_wait_that_a_server_asks_for_takes_the_place_of_ours() -> None:
-    wait_for = waiting(0.0)
-    state = RetryCallState(Retrying(), None, (), {})
     for headers, wait in (({"retry-after": "7"}, 7), ({}, 0)):
         error = InferenceError("busy", status=429, headers=headers)
-        state.set_exception((InferenceError, error, None))
-        assert wait_for(state) == wait
+        assert seconds_before(3, error, 0.0) == wait
+
+
+@pytest.mark.parametrize(
+    ("attempt", "least"), [(0, 0.5), (1, 1), (3, 4), (9, LONGEST_BACKOFF), (5000, LONGEST_BACKOFF)]
+)
+def test_each_wait_is_longer_up_to_a_limit(attempt: int, least: float) -> None:
+    error = InferenceError("gone", status=502)
+    assert least <= seconds_before(attempt, error, 0.5) <= least + 0.5
 
 
 # Lists of models
