@@ -54,7 +54,7 @@ class HttpSession(Session):
         """How many of its HTTP requests are under way."""
 
         self.idle_since = time.monotonic()
-        self._running: dict[Id, Client] = {}
+        self._running: dict[Client, Id] = {}  # so, for a client may use a number twice
         self._stream: tuple[EventStream, anyio.CancelScope] | None = None
 
     @contextmanager
@@ -70,18 +70,16 @@ class HttpSession(Session):
     @contextmanager
     def running(self, client: Client, number: Id) -> Iterator[None]:
         """A request of this number runs, and may be cancelled, until this is left."""
-        key = key_of(number)
-        self._running[key] = client
+        self._running[client] = key_of(number)
         try:
             yield
         finally:
-            if self._running.get(key) is client:
-                del self._running[key]
+            del self._running[client]
 
     def cancel(self, number: object) -> None:
         """The client no longer wants the answer to one of its requests."""
         key = as_id(number)
-        if key is not None and (client := self._running.get(key)) is not None:
+        for client in [client for client, its in self._running.items() if its == key]:
             client.stop(MCPError(REQUEST_CANCELLED, "Request cancelled"))
 
     async def hear(self, receive: Receive, send: Send, rhythm: Rhythm) -> None:
@@ -108,7 +106,7 @@ class HttpSession(Session):
             await events.write(event(notification(method, params)))
 
     def close(self) -> None:
-        for client in tuple(self._running.values()):
+        for client in tuple(self._running):
             client.stop(MCPError(CONNECTION_CLOSED, "the session has ended"))
         if self._stream is not None:
             self._stream[1].cancel()

@@ -368,6 +368,31 @@ async def test_the_end_of_a_session_ends_its_calls_and_its_stream() -> None:
     assert "session has ended" in answers[0].json()["error"]["message"]
 
 
+@pytest.mark.parametrize("end", ["session", "cancelled"])
+async def test_two_requests_with_one_number_end_both(end: str) -> None:
+    both, calls = anyio.Event(), 0
+
+    async def work(context: Any, params: Json) -> Json:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            both.set()
+        await anyio.sleep_forever()
+        return {}
+
+    box = Box(tools=[tool("work")], answers={"work": work})
+    async with visitor(a=box) as client:
+        with anyio.fail_after(PATIENCE):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(client.ask, "tools/call", WORK, 7)
+                tasks.start_soon(client.ask, "tools/call", WORK, 7)
+                await both.wait()
+                if end == "session":
+                    await client.http.delete(client.house.mcp, headers=client.session)
+                else:
+                    await client.post(cancelled(7))
+
+
 async def test_a_session_ends_in_which_nothing_happens_and_none_with_an_open_stream() -> None:
     async with boxes(a=one()) as house, httpx2.AsyncClient(timeout=PATIENCE) as http:
         sessions = house.door.streamable.sessions
