@@ -58,6 +58,7 @@ class Clock:
         task, self._task = self._task, None
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None  # it keeps a context, in which we may be
         if not self._is_over or task is None:
             return False
         # When others cancel the task, too, it is theirs (as in asyncio.timeout).

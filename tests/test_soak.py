@@ -16,19 +16,23 @@ import random
 import signal
 import sys
 import threading
+import weakref
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+import uvloop
 
 from mcp_bridge.agent.conversation import Ask
 from mcp_bridge.api.leaving import LOOK_SECONDS, Watch
 from mcp_bridge.bridge import Bridge
+from mcp_bridge.clock import Clock
 from mcp_bridge.errors import InferenceError
 from mcp_bridge.mcp_client.connection import Connection
 from tests.api.bridged import Place, bridged, scripted_server
@@ -380,6 +384,29 @@ async def test_an_answer_that_took_long_is_let_go_before_the_collector_runs() ->
     ) as place:
         assert (await place.said("hi", stream=False))["content"] == "Done."
         await gone(Watch)
+
+
+CLOCK: ContextVar[Clock] = ContextVar("clock")
+
+
+def test_a_clock_that_was_left_is_let_go_with_all_that_its_context_has() -> None:
+    async def leave() -> weakref.ref[Clock]:
+        clock = Clock()
+        CLOCK.set(clock)
+        clock.deadline = clock.now() + 60
+        with clock:
+            pass
+        return weakref.ref(clock)
+
+    async def is_held() -> bool:
+        [clock] = await asyncio.gather(leave())  # in a context of its own
+        return clock() is not None
+
+    gc.disable()
+    try:
+        assert not uvloop.run(is_held())  # asyncio's own loop keeps what was cancelled for a while
+    finally:
+        gc.enable()
 
 
 # Idle servers
