@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 import uvloop
 
@@ -386,21 +387,25 @@ async def test_an_answer_that_took_long_is_let_go_before_the_collector_runs() ->
         await gone(Watch)
 
 
-CLOCK: ContextVar[Clock] = ContextVar("clock")
+CURRENT: ContextVar[tuple[Clock, Counter[str]]] = ContextVar("current")
 
 
 def test_a_clock_that_was_left_is_let_go_with_all_that_its_context_has() -> None:
-    async def leave() -> weakref.ref[Clock]:
-        clock = Clock()
-        CLOCK.set(clock)
+    async def leave() -> weakref.ref[Counter[str]]:
+        clock, request = Clock(), Counter[str]()
+        CURRENT.set((clock, request))
         clock.deadline = clock.now() + 60
         with clock:
             pass
-        return weakref.ref(clock)
+        return weakref.ref(request)
 
     async def is_held() -> bool:
-        [clock] = await asyncio.gather(leave())  # in a context of its own
-        return clock() is not None
+        task = asyncio.get_running_loop().create_task(leave())  # in a context of its own
+        request = await task
+        del task
+        for _ in range(100):  # a timer is closed when the loop comes round
+            await anyio.lowlevel.checkpoint()
+        return request() is not None
 
     gc.disable()
     try:
