@@ -79,19 +79,22 @@ class Waiting:
             InferenceError: as `Agent.run`.
         """
         talk = self._resumed(ask) or await self._tasks.start(self._host, run, ask)
-        parked = was_told = False
+        asked: Asked | None = None
+        was_told = False
         try:
             async for event in talk.events:
                 if isinstance(event, Asked):
                     # Before it is written: the answer may be here sooner than we are back.
                     self._park(talk, ask, event, min(ttl, LONGEST_WAIT))
-                    parked = True
+                    asked = event
                 yield event
-                if parked:
+                if asked is not None:
                     was_told = True
                     return
         finally:
-            if not parked or (not was_told and self._unpark(talk)):
+            # Whoever has answered meanwhile has the conversation, and may have been asked again.
+            if asked is None or (not was_told and talk.asked is asked):
+                self._unpark(talk)
                 talk.over.set()
                 await talk.events.aclose()
 

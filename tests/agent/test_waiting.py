@@ -150,6 +150,25 @@ async def test_an_answer_that_is_faster_than_the_end_of_the_question_is_heard() 
     assert event.completion == said("red")
 
 
+async def test_who_leaves_late_does_not_end_the_question_after_the_next() -> None:
+    class Twice(Loop):
+        async def run(self, ask: Ask) -> AsyncGenerator[Event]:
+            try:
+                for _ in range(2):
+                    yield Asked(said(WHICH), ())
+            finally:
+                self.ended.set()
+
+    loop = Twice()
+    async with hosted() as waiting:
+        events = waiting.run(ask(FIRST), loop.run, TTL)
+        await anext(events)
+        assert await texts(waiting, ask(SECOND), loop) == [WHICH]
+        await events.aclose()
+        assert not loop.ended.is_set()
+        assert len(waiting) == 1
+
+
 async def test_without_an_answer_the_conversation_ends_in_time() -> None:
     loop = Loop()
     async with hosted() as waiting:
