@@ -54,7 +54,9 @@ def reshape(entry: Json, path: Path, notes: Notes) -> Json:
     entry = dict(entry)
     if isinstance(entry.get("command"), list) and entry["command"]:
         program, *first = entry["command"]
-        entry |= {"command": program, "args": first + _words(entry.get("args"), path, notes)}
+        entry["command"] = program
+        if isinstance(entry.get("args"), str | list | None):  # else it is refused as it is
+            entry["args"] = first + _words(entry.get("args"), path, notes)
     elif isinstance(entry.get("args"), str):
         entry["args"] = _words(entry["args"], path, notes)
     if isinstance(entry.get("args"), list):
@@ -105,7 +107,7 @@ def _upper_level(logging: Json) -> Json:
     return {**logging, "log_level": LEVELS.get(level.upper(), level.upper())}
 
 
-def _words(args: Any, path: Path, notes: Notes) -> list[Any]:
+def _words(args: str | list[Any] | None, path: Path, notes: Notes) -> list[Any]:
     """Split before substitution: a substituted value with a space stays one argument."""
     if isinstance(args, list) or args is None:
         return args or []

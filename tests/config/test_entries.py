@@ -150,6 +150,11 @@ def test_a_list_may_be_the_whole_command(read: Reader) -> None:
     assert server.env["A"].get_secret_value() == "b"
 
 
+def test_arguments_that_are_none_are_refused_where_they_stand(read: Reader) -> None:
+    (mistake,) = read.mistakes({"mcp_servers": {"it": {"command": ["x", "y"], "args": {}}}})
+    assert mistake.startswith("mcp_servers.it.args")
+
+
 def test_arguments_in_one_string_are_split_as_a_shell_does(read: Reader) -> None:
     server = read.server(
         {"command": "x", "args": "-y 'two words' ${WORDS}"}, {"WORDS": "a b; rm -rf"}
