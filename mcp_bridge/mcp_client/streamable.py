@@ -394,8 +394,15 @@ class Streamable(Dispatcher[TransportContext]):
                 if was_open or exc.status == 405 or failures == MAX_FAILURES:
                     return
             except ConnectionLost as exc:
-                self.channel.fail(exc.error.message)
-                return
+                # The head of a stream may come with its first event only, and what stands in
+                # between may close what is silent; some servers do so with all that is no POST.
+                waited = time.monotonic() - began > SHORT_STREAM_SECONDS
+                if isinstance(exc, Unsent) or (was_open and not waited):
+                    self.channel.fail(exc.error.message)
+                    return
+                failures = 0 if waited else failures + 1
+                if failures == MAX_FAILURES:
+                    return
             else:
                 was_open = True
                 await self._heard(reply, reader)

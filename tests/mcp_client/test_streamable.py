@@ -440,6 +440,19 @@ async def test_a_standing_stream_that_cannot_be_opened_again_ends_the_connection
     assert error == "the event stream cannot be opened again (HTTP 503)"
 
 
+async def test_a_server_that_closes_what_is_no_post_is_asked_twice_and_stays_connected() -> None:
+    async def stream(asked: Asked, pipe: Pipe) -> None:
+        await pipe.cut()
+
+    async with server(echo, stream=stream) as (site, watch):
+        with anyio.fail_after(PATIENCE):
+            while sum(asked.verb == "GET" for asked in site.asked) < 4:  # aiohttp tries twice, too
+                await site.next()
+        await watch.call("do")
+        assert watch.connection.state == "connected"
+        assert sum(asked.method == "initialize" for asked in site.asked) == 1
+
+
 async def test_a_server_without_sessions_is_not_asked_for_a_standing_stream() -> None:
     async with server(echo, session=None) as (site, watch):
         await watch.call("do")
