@@ -501,18 +501,17 @@ def _resumable(call: Call, reader: EventReader) -> bool:
 def _has_forgotten(status: int, body: bytes, key: Id | None) -> bool:
     """Whether a server was restarted: 404 by the specification, 400 by old SDKs.
 
-    With our own id it is what the session says of the request: some say so of a method that they
-    do not have, or of arguments about sessions of their own.
+    Some say so of a method that they do not have (a notification has no id that they could give
+    back), and with our own id it is what the session says of the request: it may be about sessions
+    of another kind.
     """
     if status not in (400, 404):
         return False
-    content = _object_in(body)
-    if key is not None and as_id(content.get("id")) == key:
-        error = outcome(content)
-        return status == 404 and not (
-            isinstance(error, MCPError) and error.error.code == METHOD_NOT_FOUND
-        )
-    return status == 404 or b"session" in body.lower()
+    error = _error_in(body)
+    if error is not None and error.error.code == METHOD_NOT_FOUND:
+        return False
+    is_the_requests = key is not None and as_id(_object_in(body).get("id")) == key
+    return status == 404 or (b"session" in body.lower() and not is_the_requests)
 
 
 def _error_in(body: bytes) -> MCPError | None:

@@ -646,6 +646,18 @@ async def test_a_404_that_says_that_there_is_no_such_method_leaves_the_session()
     assert sum(asked.method == "initialize" for asked in site.asked) == 1
 
 
+async def test_a_404_that_says_that_there_is_no_such_notification_leaves_the_session() -> None:
+    async def told(asked: Asked, pipe: Pipe) -> None:
+        error = {"code": -32601, "message": f"no such method: {asked.method}"}
+        body = json.dumps({"jsonrpc": "2.0", "id": None, "error": error}).encode()
+        await pipe.answer(body, status=404)
+
+    async with server(echo, told=told) as (site, watch):
+        assert text(await watch.call("do", text="a")) == "a"
+        assert watch.connection.state == "connected"
+    assert sum(asked.method == "initialize" for asked in site.asked) == 1
+
+
 async def test_an_error_of_the_server_is_passed_on_whatever_the_status() -> None:
     async def call(asked: Asked, pipe: Pipe) -> None:
         error = {"code": -32042, "message": "too hot", "data": {"degrees": 90}}
