@@ -166,6 +166,7 @@ class Answering:
         else:
             async with AsyncExitStack() as stack:
                 view = self._view()
+                stack.enter_context(self.bridge.using(view))  # while the guests still connect
                 for stranger in self.choice.strangers:
                     visit = self.bridge.visiting(*server_of(stranger), view)
                     view = await stack.enter_async_context(visit)

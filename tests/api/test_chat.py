@@ -22,7 +22,8 @@ from tests.fakes import (
     whole,
     with_headers,
 )
-from tests.mcp_client.running import entries, logged
+from tests.mcp_client.running import PATIENCE, entries, logged
+from tests.servers.raw import Asked, Pipe, raw
 
 Json = dict[str, Any]
 BOTH = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
@@ -763,6 +764,39 @@ async def test_the_model_menu_lists_every_model_with_every_toolset() -> None:
     assert one["id"] == "model-b@small"
     assert missing.status_code == 404
     assert missing.json()["error"]["code"] == "model_not_found"
+
+
+async def do(asked: Asked, pipe: Pipe) -> None:
+    await pipe.result(asked, "from the guest")
+
+
+async def test_a_server_that_a_request_names_by_url_is_used_beside_ours_for_that_request() -> None:
+    calls = [("c1", "do", "{}"), ("c2", "echo", '{"text": "from ours"}')]
+    opens = anyio.Event()
+    async with (
+        raw(do, opens=opens) as guest,
+        bridged(answer(calls=calls), answer("ok"), security={"allow_server_url": True}) as place,
+        anyio.create_task_group() as tasks,
+    ):
+        named = {"type": "mcp", "server_label": "guest", "server_url": guest.url}
+        ours = {"type": "mcp", "server_label": "tools"}
+        answered = anyio.Event()
+
+        async def ask() -> None:
+            await place.chat("hi", tools=[named, ours])
+            answered.set()
+
+        tasks.start_soon(ask)
+        await guest.until(lambda asked: True)
+        before = place.bridge.connections["tools"]
+        place.bridge.apply(place.bridge.settings.model_copy(update={"mcp_servers": {}}))
+        await anyio.wait_all_tasks_blocked()
+        opens.set()
+        with anyio.fail_after(PATIENCE):
+            await answered.wait()
+            await before.idle()
+        results = [m["content"] for m in place.inference.requests[1].json["messages"][-2:]]
+    assert results == ["from the guest", "from ours"]
 
 
 async def test_a_server_that_a_request_names_by_url_is_refused_unless_allowed() -> None:

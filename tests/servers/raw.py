@@ -123,7 +123,10 @@ async def accepted(asked: Asked, pipe: Pipe) -> None:
 
 @dataclass
 class Raw:
-    """The server. `call` answers `tools/call`, `stream` GET, `told` what is no request."""
+    """The server. `call` answers `tools/call`, `stream` GET, `told` what is no request.
+
+    Nothing is answered before `opens`, if there is such an event.
+    """
 
     call: Handler
     stream: Handler = no_stream
@@ -131,6 +134,7 @@ class Raw:
     tool: Json = field(default_factory=lambda: TOOL)
     session: str | None = "s1"
     cookie: str | None = None
+    opens: anyio.Event | None = None
     asked: list[Asked] = field(default_factory=list)
     port: int = 0
     _connections: int = 0
@@ -180,6 +184,8 @@ class Raw:
         return Asked(number, verb, path, headers, json.loads(body) if body else {})
 
     async def _answer(self, asked: Asked, pipe: Pipe) -> None:
+        if self.opens is not None:
+            await self.opens.wait()
         match asked.verb, asked.method:
             case "GET", _:
                 await self.stream(asked, pipe)
