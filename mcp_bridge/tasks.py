@@ -23,13 +23,6 @@ class Tasks:
         loop = asyncio.get_running_loop()
         self._running = [loop.create_task(one) for one in work]
 
-    def check(self) -> None:
-        """Raise what has failed in the ones that are over."""
-        for task in self._running:
-            if task.done() and not task.cancelled() and task.exception() is not None:
-                self._running.remove(task)
-                task.result()
-
     async def end(self) -> None:
         """Cancel what still runs, and return when all of it is over. What failed is in the log."""
         left = [task for task in self._running if not task.done()]

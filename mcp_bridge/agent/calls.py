@@ -6,6 +6,7 @@ scope, a stream, a timeout of its own) would cost as much as the call itself (do
 """
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -31,6 +32,8 @@ from mcp_bridge.tools.runner import ToolCall, ToolRunner
 from mcp_bridge.tools.source import Answerer, CallContext
 from mcp_bridge.tools.stored import StoredResults
 from mcp_bridge.types import Caller, Json
+
+logger = logging.getLogger(__name__)
 
 ToolEvent = ToolStarted | ToolProgress | ToolFinished
 MOST_NAMES = 40
@@ -100,7 +103,6 @@ class CallRunner:
         try:
             while (event := await mailbox.next()) is not None:
                 yield event
-            tasks.check()
         finally:
             await tasks.end()
 
@@ -108,6 +110,11 @@ class CallRunner:
         try:
             async with turns:
                 await self._answer(job)
+        except Exception as exc:  # boundary: schemas and results are anybody's
+            logger.exception("the call of %s failed unexpectedly", job.call.name)
+            job.end(
+                Readable(f"Error: it failed unexpectedly: {type(exc).__name__}.", is_error=True)
+            )
         finally:
             job.mailbox.one_is_over()
 

@@ -287,14 +287,19 @@ async def test_closing_the_run_cancels_what_is_running_and_waiting() -> None:
     assert source.calls == ["a", "b"]
 
 
-async def test_what_fails_in_an_unforeseen_way_is_raised_when_all_are_over() -> None:
+async def test_what_fails_in_an_unforeseen_way_is_told_and_touches_no_other_call(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     class Broken(StoredResults):
         def keep(self, caller: Caller, text: str, cap: int) -> str:
             raise LookupError("a mistake of ours")
 
     using = runner(Broken(10, 60), cap=10)
-    with pytest.raises(LookupError, match="a mistake of ours"):
-        await run([call("t"), call("u")], side(long_source()), using)
+    sources = (long_source(), Source("short", ["v"], answering(text_result("fine"))))
+    found = outcomes(await run([call("t"), call("v")], side(*sources), using))
+    assert found["id-t"].readable.text == "Error: it failed unexpectedly: LookupError."
+    assert found["id-v"].readable.text == "fine"
+    assert "a mistake of ours" in caplog.text
 
 
 async def test_all_calls_of_a_round_share_the_time_that_is_left() -> None:
