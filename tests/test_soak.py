@@ -343,48 +343,54 @@ FAILURES = {
 }
 
 
+def living(*kinds: type) -> list[object]:
+    return [each for each in gc.get_objects() if isinstance(each, kinds)]
+
+
 @asynccontextmanager
-async def uncollected(*script: Item, **config: Any) -> AsyncGenerator[Place]:
-    """A bridge without the collector: what nobody holds is gone at once, unless it holds itself."""
+async def uncollected(
+    *script: Item, made: tuple[type, ...], **config: Any
+) -> AsyncGenerator[Place]:
+    """A bridge without the collector: what a request has `made` must be gone soon after its answer.
+
+    What nobody holds is gone at once, unless it holds itself; a client has its answer before the
+    bridge has ended it. What others have left here before does not count.
+    """
     config = {"mcp_servers": {}, "inference": {"max_retries": 1}, **config}
     async with bridged(*script, **config) as place:
         gc.collect()
+        before = {id(each): each for each in living(*made)}
         gc.disable()
         try:
             yield place
+            with anyio.fail_after(PATIENCE):
+                while any(id(each) not in before for each in living(*made)):  # noqa: ASYNC110
+                    await anyio.sleep(0.01)
         finally:
             gc.enable()
 
 
-async def gone(*kinds: type) -> None:
-    """Wait until none is left: a client has its answer before the bridge has ended it."""
-    with anyio.fail_after(PATIENCE):
-        while any(isinstance(each, kinds) for each in gc.get_objects()):  # noqa: ASYNC110
-            await anyio.sleep(0.01)
-
-
 @pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
 async def test_a_request_that_failed_is_let_go_before_the_collector_runs(failure: Reply) -> None:
-    async with uncollected(then=failure) as place:
+    async with uncollected(then=failure, made=(Ask, InferenceError)) as place:
         for stream in (False, True):
             response = await place.post("hi", stream=stream)
             assert '"error"' in response.text
-        await gone(Ask, InferenceError)
+            del response
 
 
 async def test_a_request_that_was_tried_again_is_let_go_before_the_collector_runs() -> None:
-    async with uncollected(FAILURES["tried again"], answer("Done.")) as place:
+    script = FAILURES["tried again"], answer("Done.")
+    async with uncollected(*script, made=(Ask, InferenceError)) as place:
         assert (await place.said("hi", stream=False))["content"] == "Done."
-        await gone(Ask, InferenceError)
 
 
 async def test_an_answer_that_took_long_is_let_go_before_the_collector_runs() -> None:
     slowly = answer(calls=[("c1", "slow", json.dumps({"steps": 1, "pause": 2 * LOOK_SECONDS}))])
     async with uncollected(
-        slowly, answer("Done."), mcp_servers={"tools": scripted_server()}
+        slowly, answer("Done."), mcp_servers={"tools": scripted_server()}, made=(Watch,)
     ) as place:
         assert (await place.said("hi", stream=False))["content"] == "Done."
-        await gone(Watch)
 
 
 CURRENT: ContextVar[tuple[Clock, Counter[str]]] = ContextVar("current")
