@@ -18,7 +18,9 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"agent"}),
     frozenset({"tools", "prompts"}),
     frozenset({"policy", "mcp_client", "inference", "websocket"}),
-    frozenset({"types", "errors", "exact", "proxy", "clock", "tasks", "config", "telemetry"}),
+    frozenset(
+        {"types", "errors", "exact", "proxy", "sse", "clock", "tasks", "config", "telemetry"}
+    ),
 )
 SHARED = {("mcp_client", "tools"), ("mcp_client", "websocket"), ("policy", "tools")}
 """Seams that a lower part implements: only `tools.source` (what a source is) and the WebSocket."""

@@ -14,8 +14,9 @@ from mcp_bridge.exact import decode
 from mcp_bridge.inference.answer import Answer, Fragment, Part
 from mcp_bridge.inference.failures import broken, excerpt
 from mcp_bridge.inference.fold import Fold
-from mcp_bridge.inference.sse import BOM, SseReader
+from mcp_bridge.inference.sse import SseReader
 from mcp_bridge.inference.transport import Reply
+from mcp_bridge.sse import BOM
 from mcp_bridge.types import Json
 
 DONE = b"[DONE]"

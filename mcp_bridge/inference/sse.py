@@ -1,49 +1,28 @@
-"""Server-sent events, read as bytes.
+"""The payloads of an engine's server-sent events.
 
 Only the payloads of `data:` matter on these streams; ids, event names, retry times and comments
-are skipped. Bytes, because a piece of the network may end anywhere: inside a character, inside a
-line end, inside the byte order mark. Lines can be cut in bytes, for in UTF-8 a line end is never
-part of another character.
+are skipped.
 """
 
-BOM = b"\xef\xbb\xbf"
+from mcp_bridge.sse import EventLines
 
 
 class SseReader:
     """Cuts a stream into the payloads of its events, whatever the pieces it arrives in."""
 
     def __init__(self) -> None:
-        self._tail: list[bytes] = []
-        """The unfinished last line, in pieces: joined once, however long it gets."""
+        self._lines = EventLines()
         self._data: list[bytes] = []
-        self._after_cr = False
-        self._at_start = True
 
     def feed(self, piece: bytes) -> list[bytes]:
         """The payloads of the events that this piece completes."""
         if (whole := self._whole_events(piece)) is not None:
             return whole
-        if self._after_cr and piece:
-            self._after_cr = False
-            piece = piece.removeprefix(b"\n")
-        if b"\n" not in piece and b"\r" not in piece:
-            self._tail.append(piece)
-            return []
-        self._after_cr = piece.endswith(b"\r")
-        if self._tail:
-            piece = b"".join([*self._tail, piece])
-            self._tail.clear()
-        if self._at_start:
-            self._at_start = False
-            piece = piece.removeprefix(BOM)
-        lines = piece.splitlines()
-        if not piece.endswith((b"\n", b"\r")):
-            self._tail.append(lines.pop())
-        return self._payloads(lines)
+        return self._payloads(self._lines.feed(piece))
 
     def _whole_events(self, piece: bytes) -> list[bytes] | None:
         """The payloads of a piece that is nothing but whole events of one line, as most are."""
-        if self._tail or self._data or self._after_cr or self._at_start:
+        if self._data or not self._lines.is_at_a_line:
             return None
         if not piece.startswith(b"data: ") or not piece.endswith(b"\n\n") or b"\r" in piece:
             return None
@@ -52,9 +31,7 @@ class SseReader:
 
     def close(self) -> list[bytes]:
         """What is left when the stream ends without the last event's blank line."""
-        last = b"".join(self._tail)
-        self._tail.clear()
-        return self._payloads([last.removeprefix(BOM), b""])
+        return self._payloads([*self._lines.rest(), b""])
 
     def _payloads(self, lines: list[bytes]) -> list[bytes]:
         found = []

@@ -1,8 +1,4 @@
-"""Server-sent events of MCP servers, read as bytes.
-
-Bytes, because a piece of the network may end anywhere: inside a character, inside a line end,
-inside the byte order mark. Lines can be cut in bytes, for in UTF-8 a line end is never part of
-another character. There is no limit on an event: a result of any size arrives.
+"""Server-sent events of MCP servers. There is no limit on an event: a result of any size arrives.
 
 Beside its data an event may carry an id and a time, with which a stream that broke is taken up
 again where it was (`Last-Event-ID`). An id counts when its event is complete.
@@ -10,7 +6,8 @@ again where it was (`Last-Event-ID`). An id counts when its event is complete.
 
 from dataclasses import dataclass
 
-BOM = b"\xef\xbb\xbf"
+from mcp_bridge.sse import EventLines
+
 LONGEST_RETRY = 10
 """More digits of milliseconds are no time that anybody means."""
 
@@ -34,13 +31,10 @@ class EventReader:
         self.last_id = last_id
         self.retry = retry
         self.heard = False
-        self._tail: list[bytes] = []
-        """The unfinished last line, in pieces: joined once, however long it gets."""
+        self._lines = EventLines()
         self._data: list[bytes] = []
         self._name = b""
         self._id: bytes | None = None
-        self._after_cr = False
-        self._at_start = True
 
     def again(self) -> "EventReader":
         """A reader for the stream that takes this one's place."""
@@ -48,32 +42,13 @@ class EventReader:
 
     def feed(self, piece: bytes) -> list[Event]:
         """The events that this piece completes."""
-        if self._after_cr and piece:
-            self._after_cr = False
-            piece = piece.removeprefix(b"\n")
-        if b"\n" not in piece and b"\r" not in piece:
-            if piece:
-                self._tail.append(piece)
-            return []
-        self._after_cr = piece.endswith(b"\r")
-        if self._tail:
-            piece = b"".join([*self._tail, piece])
-            self._tail.clear()
-        lines = piece.splitlines()
-        if not piece.endswith((b"\n", b"\r")):
-            self._tail.append(lines.pop())
-        return self._events(lines)
+        return self._events(self._lines.feed(piece))
 
     def close(self) -> list[Event]:
         """What is left when the stream has ended without the last event's blank line."""
-        lines = [b"".join(self._tail), b""] if self._tail else [b""]
-        self._tail.clear()
-        return self._events(lines)
+        return self._events([*self._lines.rest(), b""])
 
     def _events(self, lines: list[bytes]) -> list[Event]:
-        if self._at_start and lines:
-            self._at_start = False
-            lines[0] = lines[0].removeprefix(BOM)
         found: list[Event] = []
         for line in lines:
             if line:

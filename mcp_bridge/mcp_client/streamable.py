@@ -45,7 +45,7 @@ from multidict import CIMultiDict
 from mcp_bridge.config.settings import McpServer
 from mcp_bridge.exact import decode, encode
 from mcp_bridge.mcp_client.channel import Channel
-from mcp_bridge.mcp_client.events import BOM, Event, EventReader
+from mcp_bridge.mcp_client.events import Event, EventReader
 from mcp_bridge.mcp_client.exchange import CURRENT, Exchange, Patience
 from mcp_bridge.mcp_client.http import Client, Reply, Unsent, opened, place
 from mcp_bridge.mcp_client.inbox import Inbox
@@ -58,6 +58,7 @@ from mcp_bridge.mcp_client.jsonrpc import (
     key_of,
     outcome,
 )
+from mcp_bridge.sse import BOM
 from mcp_bridge.types import Json
 
 logger = logging.getLogger(__name__)
