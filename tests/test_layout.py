@@ -19,7 +19,8 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"tools", "prompts"}),
     frozenset({"policy", "mcp_client", "inference", "websocket"}),
     frozenset(
-        {"types", "errors", "exact", "proxy", "sse", "clock", "tasks", "config", "telemetry"}
+        {"types", "errors", "exact", "proxy", "sse", "clock", "tasks", "backoff"}
+        | {"config", "telemetry"}
     ),
 )
 SHARED = {("mcp_client", "tools"), ("mcp_client", "websocket"), ("policy", "tools")}

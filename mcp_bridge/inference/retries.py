@@ -7,7 +7,6 @@ what will fail the same way.
 
 import logging
 import math
-import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
@@ -15,6 +14,7 @@ from typing import TypeVar
 
 import anyio
 
+from mcp_bridge.backoff import backoff
 from mcp_bridge.errors import InferenceError
 from mcp_bridge.inference.transport import MISCONFIGURED, TIMEOUT, Endpoint
 
@@ -24,9 +24,6 @@ T = TypeVar("T")
 
 BACKOFF = 0.5
 LONGEST_BACKOFF = 8.0
-DOUBLED = 16
-"""How often it is at most: that is long, whatever it began with."""
-
 LONGEST_WAIT = 30.0
 """A server that wants to be left alone for longer is; its 429 goes to the caller."""
 
@@ -38,7 +35,7 @@ FINAL = frozenset({TIMEOUT, MISCONFIGURED, "insufficient_quota"})
 Ask = Callable[[], Awaitable[T]]
 
 
-async def asked(ask: Ask[T], endpoint: Endpoint, backoff: float, *, others: bool) -> T:
+async def asked(ask: Ask[T], endpoint: Endpoint, first: float, *, others: bool) -> T:
     """What `ask` brings, asked as often as the server's settings and its words allow.
 
     `others` can be asked instead when this server is down.
@@ -51,16 +48,16 @@ async def asked(ask: Ask[T], endpoint: Endpoint, backoff: float, *, others: bool
     except InferenceError as exc:
         if not endpoint.settings.max_retries or not is_worth(exc, others=others):
             raise
-        return await asked_again(ask, exc, endpoint, backoff, others=others)
+        return await asked_again(ask, exc, endpoint, first, others=others)
 
 
 async def asked_again(
-    ask: Ask[T], failure: InferenceError, endpoint: Endpoint, backoff: float, *, others: bool
+    ask: Ask[T], failure: InferenceError, endpoint: Endpoint, first: float, *, others: bool
 ) -> T:
     """Ask again after a failure that is worth it; the first attempt is over."""
     for attempt in range(endpoint.settings.max_retries):
         logger.info("asking %s again: %s", endpoint.name, failure.without_frames())
-        await anyio.sleep(seconds_before(attempt, failure, backoff))
+        await anyio.sleep(seconds_before(attempt, failure, first))
         try:
             return await ask()
         except InferenceError as exc:
@@ -70,13 +67,12 @@ async def asked_again(
     raise failure
 
 
-def seconds_before(attempt: int, failure: InferenceError, backoff: float) -> float:
+def seconds_before(attempt: int, failure: InferenceError, first: float) -> float:
     """How long to wait: what the server asks for, else longer each time, and not all the same."""
     told = asked_wait(failure.headers, time.time())
     if told is not None:
         return told
-    longer = min(LONGEST_BACKOFF, backoff * 2.0 ** min(attempt, DOUBLED))
-    return longer + random.uniform(0, backoff)  # noqa: S311  # no secret, only not all at once
+    return backoff(attempt + 1, first=first, longest=LONGEST_BACKOFF)
 
 
 def is_worth(exc: BaseException, *, others: bool) -> bool:

@@ -29,8 +29,8 @@ from enum import StrEnum
 
 import anyio
 from mcp_types import HEADER_MISMATCH, METHOD_NOT_FOUND, PARSE_ERROR
-from tenacity import RetryCallState, Retrying, wait_exponential, wait_random
 
+from mcp_bridge.backoff import backoff
 from mcp_bridge.config.settings import McpServer
 from mcp_bridge.errors import (
     BridgeError,
@@ -78,7 +78,8 @@ CALM_SECONDS = 1.0
 
 DEBOUNCE_SECONDS = 0.1
 LISTEN_ACK_SECONDS = 2.0
-BACKOFF = wait_exponential(multiplier=0.5, max=60) + wait_random(0, 0.5)
+FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
+"""Seconds before the second attempt; they double with each, up to the longest."""
 
 TOOLS, PROMPTS, RESOURCES = "tools", "prompts", "resources"
 CHANGED = {
@@ -597,7 +598,7 @@ class Connection:
             self._attempts.number = 0
             return
         number = self._attempts.number
-        seconds = LOGIN_SECONDS if self.state is State.NEEDS_AUTH else backoff(number)
+        seconds = LOGIN_SECONDS if self.state is State.NEEDS_AUTH else wait_before(number)
         self._attempts.next_at = time.monotonic() + seconds
         with anyio.move_on_after(seconds):
             await self._nudge.wait()
@@ -744,7 +745,7 @@ class Connection:
                 logger.debug("%s: the subscription broke: %s", self.name, exc.message)
             if not self._wishes.changed.is_set():
                 tries = 0 if time.monotonic() - began > STABLE_SECONDS else tries + 1
-                await anyio.sleep(backoff(tries))
+                await anyio.sleep(wait_before(tries))
             self._outdated(TOOLS, PROMPTS, RESOURCES)  # what changed meanwhile was not announced
 
     async def _listen_once(self, session: Session, wanted: Json) -> None:
@@ -814,11 +815,9 @@ class Connection:
                 logger.warning("%s: %s %s failed: %s", self.name, method, params, exc.message)
 
 
-def backoff(attempt: int) -> float:
-    """Seconds before the next attempt: 0.5 s, doubled each time up to 60 s, with jitter."""
-    state = RetryCallState(Retrying(), None, (), {})
-    state.attempt_number = max(1, attempt)
-    return BACKOFF(state)
+def wait_before(attempt: int) -> float:
+    """Seconds until the next attempt, when so many have failed."""
+    return backoff(attempt, first=FIRST_WAIT, longest=LONGEST_WAIT)
 
 
 def in_words(exc: BaseException) -> str:

@@ -13,7 +13,7 @@ import pytest
 
 from mcp_bridge.config.settings import McpServer
 from mcp_bridge.errors import OutcomeUnknown, SourceError, SourceTimeout, SourceUnavailable
-from mcp_bridge.mcp_client.connection import Connection, backoff, translated
+from mcp_bridge.mcp_client.connection import Connection, translated, wait_before
 from mcp_bridge.tools.source import CallContext, ToolSource
 from mcp_bridge.types import Json
 from tests.fakes import closed_port
@@ -340,7 +340,7 @@ async def test_calls_that_wait_fail_when_the_connection_is_stopped(tmp_path: Pat
 
 
 def test_the_backoff_grows_to_a_minute() -> None:
-    waits = [backoff(attempt) for attempt in range(1, 12)]
+    waits = [wait_before(attempt) for attempt in range(1, 12)]
     assert 0.5 <= waits[0] <= 1
     assert 60 <= waits[-1] <= 60.5
 
