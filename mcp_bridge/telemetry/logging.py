@@ -14,7 +14,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import TextIO
 
 from mcp_bridge.config.settings import Settings
@@ -196,7 +196,10 @@ def _is_of(record: logging.LogRecord, name: str) -> bool:
 
 
 class _Lines(logging.Formatter):
-    """What both formats share."""
+    """What both formats share. `form` and `zone`: how a time is written, and where (None: here)."""
+
+    form = "%Y-%m-%d %H:%M:%S"
+    zone: tzinfo | None = None
 
     def __init__(self, redact: Redactor, worker: int | None = None) -> None:
         super().__init__()
@@ -208,11 +211,9 @@ class _Lines(logging.Formatter):
     def _second(self, second: int) -> str:
         """A second as the lines have it. Many lines have the same one."""
         if second != self._this_second[0]:
-            self._this_second = (second, self._written(second))
+            written = datetime.fromtimestamp(second, self.zone).strftime(self.form)
+            self._this_second = (second, written)
         return self._this_second[1]
-
-    def _written(self, second: int) -> str:
-        raise NotImplementedError
 
     def _message(self, record: logging.LogRecord) -> str:
         try:
@@ -238,9 +239,6 @@ class TextLines(_Lines):
     Where several workers write, `w0` and the like stand before the logger's name.
     """
 
-    def _written(self, second: int) -> str:
-        return f"{datetime.fromtimestamp(second):%Y-%m-%d %H:%M:%S}"
-
     def format(self, record: logging.LogRecord) -> str:
         name = record.name.removeprefix(f"{OURS}.")
         request = f" [{given}]" if (given := REQUEST_ID.get()) else ""
@@ -258,8 +256,8 @@ class TextLines(_Lines):
 class JsonLines(_Lines):
     """One JSON object in each line, with the fields that were given as `extra`."""
 
-    def _written(self, second: int) -> str:
-        return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}"
+    form = "%Y-%m-%dT%H:%M:%S"
+    zone = UTC
 
     def format(self, record: logging.LogRecord) -> str:
         entry: Json = {
