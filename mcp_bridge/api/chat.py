@@ -206,8 +206,12 @@ class Answering:
         if self.choice.body.get("tool_choice") == "none":
             return False
         # Also when they name tools: a UI repeats a chat's model, path and headers for its titles.
+        return not self._is_on_the_side()
+
+    def _is_on_the_side(self) -> bool:
+        """Whether a UI asks for itself, and the bridge is to add nothing then (L25)."""
         side = self.bridge.settings.tools.side_requests
-        return not (side and is_side_request(self.choice.body, self.arrival.headers))
+        return side and is_side_request(self.choice.body, self.arrival.headers)
 
     def _view(self) -> View:
         """The tools of the configured servers that the request gets."""
@@ -236,10 +240,7 @@ class Answering:
 
     async def _opening(self, ask: Ask) -> list[Json]:
         """The messages of the prompt and the resources that the request wants."""
-        side = self.bridge.settings.tools.side_requests
-        if self.choice.wanted == NOTHING_WANTED or (
-            side and is_side_request(ask.body, self.arrival.headers)
-        ):
+        if self.choice.wanted == NOTHING_WANTED or self._is_on_the_side():
             return []
         answerer = self.bridge.rules.answerers.for_call(ask.model, depth=ask.depth)
         context = CallContext(caller=ask.caller, answerer=answerer, meta=ask.meta)
