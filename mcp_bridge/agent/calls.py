@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from mcp_bridge.agent.convert import Readable, cut, readable
 from mcp_bridge.agent.elicitation import Put, Question
@@ -31,7 +31,7 @@ from mcp_bridge.tools.catalog import MAX_NAME, Entry, View
 from mcp_bridge.tools.runner import ToolCall, ToolRunner
 from mcp_bridge.tools.source import Answerer, CallContext
 from mcp_bridge.tools.stored import StoredResults
-from mcp_bridge.types import Caller, Json
+from mcp_bridge.types import Caller, Json, frozen
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ MakeAnswerer = Callable[[Put], Answerer]
 """Makes the answerer of one call; what it gets takes a question for the user to the loop."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CallerSide:
     """Whose calls these are, and what surrounds them."""
 
@@ -60,7 +60,7 @@ class CallerSide:
         return replace(self, view=view)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Outcome:
     """How a call ended, in the model's eyes."""
 

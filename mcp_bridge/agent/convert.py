@@ -3,14 +3,13 @@
 import base64
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from mcp_bridge.exact import text_of
 from mcp_bridge.tools.stored import boundary
-from mcp_bridge.types import Json
+from mcp_bridge.types import Json, frozen
 
 SEEN = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 """The kinds of images that vision models take."""
@@ -23,7 +22,7 @@ NOTHING_RETURNED = "The tool ran and returned no content."
 FAILED_SILENTLY = "The tool failed and gave no reason."
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Readable:
     """A result for a model: text for the tool message, images as `image_url` parts after it."""
 

@@ -10,27 +10,27 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mcp_bridge.inference.splice import Run
-from mcp_bridge.types import Json
+from mcp_bridge.types import Json, frozen
 
 if TYPE_CHECKING:
     from mcp_bridge.agent.conversation import Ask
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Started:
     """The inference server accepted the first question; `headers` are relayed to the caller."""
 
     headers: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Delta:
     """Finished `chat.completion.chunk` objects that belong on the wire now, in order."""
 
     chunks: tuple[Json | Run, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolStarted:
     """One of our tools begins."""
 
@@ -39,7 +39,7 @@ class ToolStarted:
     arguments: Json
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolProgress:
     """A tool tells how far it is."""
 
@@ -50,7 +50,7 @@ class ToolProgress:
     message: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolFinished:
     """A tool has ended; `text` is what the model reads, `seconds` how long it took."""
 
@@ -62,7 +62,7 @@ class ToolFinished:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Finished:
     """The whole `chat.completion`, and the last chunks of a stream (finish reason, usage)."""
 

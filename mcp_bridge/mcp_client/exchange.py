@@ -15,9 +15,10 @@ import anyio
 
 from mcp_bridge.clock import Clock
 from mcp_bridge.tools.source import CallContext
+from mcp_bridge.types import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Patience:
     """Seconds to wait for an answer; progress starts them again, up to `maximum` (L24).
 

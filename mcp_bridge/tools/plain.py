@@ -6,11 +6,10 @@ the call (docs/performance.md).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import NoneType
 from typing import Any
 
-from mcp_bridge.types import Json
+from mcp_bridge.types import Json, frozen
 
 TYPES: Mapping[str, tuple[type, ...]] = {
     "string": (str,),
@@ -24,7 +23,7 @@ OF_AN_OBJECT = SAYS_NOTHING | {"type", "properties", "required", "additionalProp
 OF_A_VALUE = SAYS_NOTHING | {"type"}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Plain:
     """The types of an object's fields, none for a field whose schema says more than types.
 

@@ -9,14 +9,14 @@ of the request → a record of what happened, always, also when the caller has l
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import anyio
 
 from mcp_bridge.errors import SourceError, SourceTimeout, SourceUnavailable
 from mcp_bridge.tools.catalog import Entry
 from mcp_bridge.tools.source import CallContext
-from mcp_bridge.types import Caller, Json
+from mcp_bridge.types import Caller, Json, frozen
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ EARLY_SECONDS = 0.005
 """A source's timer may go off so much before the deadline: uvloop counts in milliseconds."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolCall:
     """One call, from any door."""
 
@@ -36,7 +36,7 @@ class ToolCall:
     context: CallContext = field(default_factory=CallContext)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CallRecord:
     """What is known about a call when it has ended. `outcome`: ok, error, cancelled, or a code."""
 

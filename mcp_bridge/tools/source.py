@@ -2,16 +2,16 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
-from mcp_bridge.types import ANYONE, Caller, Json
+from mcp_bridge.types import ANYONE, Caller, Json, frozen
 
 OnProgress = Callable[[float, float | None, str | None], None]
 """Called at once, in order, with (progress, total or None, message or None)."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tool:
     """A tool as its source describes it. `definition` is the MCP `Tool` object, untouched."""
 
@@ -56,7 +56,7 @@ class Answerer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CallContext:
     """What surrounds one call of a source.
 

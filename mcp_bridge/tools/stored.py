@@ -9,11 +9,10 @@ import time
 import unicodedata
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from sys import getsizeof
 
 from mcp_bridge.tools.source import CallContext, Tool, text_result
-from mcp_bridge.types import Caller, Json
+from mcp_bridge.types import Caller, Json, frozen
 
 NAME = "mcp_bridge"
 READ = "read_tool_result"
@@ -43,7 +42,7 @@ DEFINITION: Json = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stored:
     """A text, how much of it is given at once, and until when it is kept."""
 
@@ -52,7 +51,7 @@ class Stored:
     until: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ResultCopy:
     """A text as another process may keep it, for whom, and for how many seconds."""
 
