@@ -2,30 +2,62 @@
 
 import asyncio
 import math
+import time
+from contextvars import Context
 from types import TracebackType
+
+
+class Clocks:
+    """Clocks that share one timer, which ends those whose time is up.
+
+    It is set for the earliest deadline, and left alone when that clock is left in time or set to a
+    later one: then it looks again. So nearly all clocks begin and end without a timer.
+    """
+
+    __slots__ = ("_at", "_timer", "running")
+
+    def __init__(self) -> None:
+        self.running: set[Clock] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._at = math.inf
+
+    def look_at(self, when: float) -> None:
+        """Look whose time is up, at the latest then."""
+        if when < self._at:
+            self._set(when)
+
+    def _set(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        seconds, self._at = when - time.monotonic(), when
+        # A context of its own: it may outlive the one in which a clock has begun.
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._look, context=Context())
+
+    def _look(self) -> None:
+        self._timer, self._at = None, math.inf
+        now = time.monotonic()
+        for clock in self.running:
+            if clock.deadline <= now:
+                clock.end()
+        self.look_at(min((c.deadline for c in self.running if c.deadline > now), default=math.inf))
 
 
 class Clock:
     """Ends what runs inside of it when the time is up, or when it is told to: `with clock: …`.
 
-    It does what anyio's cancel scope with a deadline does, for one task and at a fifth of the cost,
+    It does what anyio's cancel scope with a deadline does, for one task and at a tenth of the cost,
     and goes together with the scopes around it. What it has ended is left quietly: the code after
-    the block runs.
+    the block runs. `deadline` is counted as `time.monotonic` does.
     """
 
-    __slots__ = ("_before", "_deadline", "_is_over", "_loop", "_task", "_timer")
+    __slots__ = ("_before", "_clocks", "_deadline", "_is_over", "_task")
 
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, clocks: Clocks | None = None, deadline: float = math.inf) -> None:
+        self._clocks = clocks or Clocks()
+        self._deadline = deadline
         self._task: asyncio.Task[object] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._deadline = math.inf
         self._before = 0
         self._is_over = False
-
-    def now(self) -> float:
-        """The loop's time, in which `deadline` is."""
-        return self._loop.time()
 
     @property
     def deadline(self) -> float:
@@ -34,20 +66,24 @@ class Clock:
     @deadline.setter
     def deadline(self, when: float) -> None:
         self._deadline = when
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._task is not None and when < math.inf:
-            self._timer = self._loop.call_at(when, self._end)
+        if self._task is not None:
+            self._clocks.look_at(when)
 
     def cancel(self) -> None:
         """End it now, from wherever this is said."""
-        self._loop.call_soon(self._end)  # not at once: it may be said inside of it
+        asyncio.get_running_loop().call_soon(self.end)  # not at once: it may be said inside of it
+
+    def end(self) -> None:
+        """End it, said from outside of it."""
+        if self._task is not None and not self._is_over:
+            self._is_over = True
+            self._task.cancel()
 
     def __enter__(self) -> None:
-        self._task = asyncio.current_task(self._loop)
-        self._before = self._task.cancelling() if self._task else 0
-        self.deadline = self._deadline
+        self._task = task = asyncio.current_task()
+        self._before = task.cancelling() if task else 0
+        self._clocks.running.add(self)
+        self._clocks.look_at(self._deadline)
 
     def __exit__(
         self,
@@ -56,16 +92,9 @@ class Clock:
         trace: TracebackType | None,
     ) -> bool:
         task, self._task = self._task, None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None  # it keeps a context, in which we may be
+        self._clocks.running.discard(self)
         if not self._is_over or task is None:
             return False
         # When others cancel the task, too, it is theirs (as in asyncio.timeout).
         ours = task.uncancel() <= self._before
         return ours and kind is not None and issubclass(kind, asyncio.CancelledError)
-
-    def _end(self) -> None:
-        if self._task is not None and not self._is_over:
-            self._is_over = True
-            self._task.cancel()

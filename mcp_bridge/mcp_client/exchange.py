@@ -22,7 +22,8 @@ from mcp_bridge.types import frozen
 class Patience:
     """Seconds to wait for an answer; progress starts them again, up to `maximum` (L24).
 
-    `deadline`, as `time.monotonic` counts, ends the wait in any case.
+    `maximum` is never less than `timeout`. `deadline`, as `time.monotonic` counts, ends the wait
+    in any case.
     """
 
     timeout: float
@@ -40,10 +41,10 @@ class Exchange:
 
     context: CallContext | None
     patience: Patience
+    clock: Clock = field(default_factory=Clock)
     sent: bool = False
     broken: str | None = None
     status: int | None = None
-    clock: Clock = field(default_factory=Clock)
     _limit: float = math.inf
     _answers: set[anyio.CancelScope] = field(default_factory=set)
 
@@ -54,24 +55,18 @@ class Exchange:
 
     def start(self) -> None:
         """Start the clock. It was not running while the request waited for its turn."""
-        left = self.patience.deadline - time.monotonic()
-        most = max(self.patience.maximum, self.patience.timeout)
-        self._limit = self.clock.now() + min(most, left)
+        self._limit = min(time.monotonic() + self.patience.maximum, self.patience.deadline)
         self.rearm()
 
     def rearm(self) -> None:
         """The server has shown that it is at work: wait `timeout` seconds more."""
-        self.clock.deadline = min(self._limit, self.clock.now() + self.patience.timeout)
+        self.clock.deadline = min(self._limit, time.monotonic() + self.patience.timeout)
 
     @property
     def seconds(self) -> float:
         """How long it had: its timeout, or the maximum once progress has taken it that far."""
         at_the_limit = self.clock.deadline >= self._limit
-        return (
-            max(self.patience.timeout, self.patience.maximum)
-            if at_the_limit
-            else self.patience.timeout
-        )
+        return self.patience.maximum if at_the_limit else self.patience.timeout
 
     @contextmanager
     def answering(self) -> Iterator[None]:

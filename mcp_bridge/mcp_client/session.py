@@ -46,6 +46,7 @@ from mcp_types.version import (
     MODERN_PROTOCOL_VERSIONS,
 )
 
+from mcp_bridge.clock import Clock, Clocks
 from mcp_bridge.errors import (
     BridgeError,
     OutcomeUnknown,
@@ -73,6 +74,9 @@ ASKED = {
     "roots/list": "roots",
 }
 """What a server may ask for, and the capability that answering it takes."""
+
+NOT_CANCELLED = frozenset({"initialize", "server/discover"})
+"""With these a session begins; the protocol has no `notifications/cancelled` for the first."""
 
 WRONG_TRANSPORT_STATUS = frozenset({400, 404, 405, 406, 415, 422, 501})
 LOG_LEVELS = {
@@ -116,6 +120,7 @@ class Session:
         self._answers = answers
         self._default_answerer = default_answerer
         self._on_notification = on_notification
+        self._clocks = Clocks()
         self._tokens = count(1)
         self._listens = count(1)
         self._info = client_info()
@@ -264,13 +269,16 @@ class Session:
         Raises:
             SourceError: see the classes; it says whether the request may have taken effect.
         """
-        exchange = Exchange(context, patience)
         number = next(self._tokens)
+        exchange = Exchange(context, patience, Clock(self._clocks))
         params, opts = self._stamped(method, params, context, number)
         before = CURRENT.set(exchange)
         self.exchanges[number] = exchange
         try:
-            return await self._timed(method, params, opts, exchange)
+            exchange.start()
+            with exchange.clock:
+                return await self.channel.dispatcher.send_raw_request(method, params, opts)
+            raise self._unanswered(method, exchange)
         except MCPError as exc:
             raise self._translated(exc, exchange) from exc
         finally:
@@ -278,20 +286,16 @@ class Session:
             del self.exchanges[number]
             CURRENT.reset(before)
 
-    async def _timed(
-        self, method: str, params: Json, opts: CallOptions, exchange: Exchange
-    ) -> Json:
-        with exchange.clock:
-            exchange.start()
-            return await self.channel.dispatcher.send_raw_request(method, params, opts)
+    def _unanswered(self, method: str, exchange: Exchange) -> MCPError | SourceError:
+        """Why the clock of an exchange has ended it."""
         if exchange.broken is not None:
-            raise ConnectionLost(exchange.broken)
+            return ConnectionLost(exchange.broken)
         seconds = f"{exchange.seconds:g} s"
         if not exchange.sent and not self.channel.is_http:
-            raise SourceUnavailable(
+            return SourceUnavailable(
                 self._name, f"{self._name} has not read its input for {seconds}; nothing was sent"
             )
-        raise SourceTimeout(
+        return SourceTimeout(
             self._name, f"{self._name} did not answer {method} within {seconds}; it was cancelled"
         )
 
@@ -300,22 +304,22 @@ class Session:
     ) -> tuple[Json, CallOptions]:
         """The params with their envelope, and what the transport is told."""
         opts: CallOptions = {}
-        meta = dict(_object(params.get("_meta")))
+        meta = _object(params.get("_meta"))
         if context is not None:
-            meta |= context.meta
-            meta["progressToken"] = number
-        if method in ("initialize", "server/discover"):
-            opts["cancel_on_abandon"] = False
-        headers: dict[str, str] = {}
+            meta = {**meta, **context.meta, "progressToken": number}
         if self.modern:
-            meta |= self._envelope(context)
-            headers = self._modern_headers(method, params)
-        elif self.protocol_version is not None:
-            headers[MCP_PROTOCOL_VERSION_HEADER] = self.protocol_version
-        stamped = {**params, "_meta": meta} if meta else dict(params)
+            meta = meta | self._envelope(context)
+        if method in NOT_CANCELLED:
+            opts["cancel_on_abandon"] = False
         if self.channel.is_http:
-            opts["headers"] = headers
-        return stamped, opts
+            opts["headers"] = self._headers(method, params)
+        return ({**params, "_meta": meta} if meta else params), opts
+
+    def _headers(self, method: str, params: Json) -> dict[str, str]:
+        if self.modern:
+            return self._modern_headers(method, params)
+        version = self.protocol_version
+        return {} if version is None else {MCP_PROTOCOL_VERSION_HEADER: version}
 
     def _envelope(self, context: CallContext | None) -> Json:
         envelope: Json = {
@@ -389,7 +393,8 @@ class Session:
             Declined: it asked for something that the caller cannot give.
             SourceError: as `request`.
         """
-        params = {**context.extra, **params}
+        if context.extra:
+            params = {**context.extra, **params}
         result = await self.request(method, params, context, patience)
         for _ in range(MAX_INPUT_ROUNDS):
             if context.hands_back or result.get("resultType") != "input_required":
@@ -461,7 +466,7 @@ class Session:
         Raises:
             SourceError: it was refused, or broke.
         """
-        exchange = Exchange(None, Patience(1, 1))
+        exchange = Exchange(None, Patience(1, 1), Clock(self._clocks))
         params, opts = self._stamped(
             "subscriptions/listen", {"notifications": wanted}, None, next(self._tokens)
         )
