@@ -241,19 +241,15 @@ class Connection:
             OutcomeUnknown: the connection broke during the call.
             SourceRefused: the server answered with a JSON-RPC error.
         """
-        tool = self._by_name.get(name)
-        repeatable = tool is not None and tool.repeatable
         params: Json = {"name": name, "arguments": arguments}
-        patience = self._patience(context, name)
         try:
-            result = await self._send("tools/call", params, context, patience, repeatable)
+            return await self._send("tools/call", params, context, self._patience(context, name))
         except Declined as exc:
             return text_result(f"{name} cannot be run here: {exc.message}", is_error=True)
         except SourceRefused as exc:
             if exc.rpc_code != PARSE_ERROR:
                 raise
             return text_result(f"{self.name} gave no usable answer: {exc.message}", is_error=True)
-        return result
 
     async def request(self, method: str, params: Json, context: CallContext) -> Json:
         """Send any other MCP request (`prompts/get`, `resources/read`, …); returns its raw result.
@@ -265,13 +261,13 @@ class Connection:
             SourceError: as `call`.
         """
         patience = self._patience(context)
-        session = await self._ready(patience)
+        session = self._alive() or await self._repaired(patience)
         if (
             session.modern
             and (answer := self._translated_request(session, method, params)) is not None
         ):
             return answer
-        result = await self._send(method, params, context, patience, repeatable=True)
+        result = await self._send(method, params, context, patience)
         self._watch(method, params)
         return result
 
@@ -326,38 +322,43 @@ class Connection:
         return Patience(timeout, max(timeout, self.settings.max_timeout), context.deadline)
 
     async def _send(
-        self, method: str, params: Json, context: CallContext, patience: Patience, repeatable: bool
+        self, method: str, params: Json, context: CallContext, patience: Patience
     ) -> Json:
         self.take()
         try:
-            return await self._send_again_if_safe(method, params, context, patience, repeatable)
+            session = self._alive() or await self._repaired(patience)
+            try:
+                return await session.ask(method, params, context, patience)
+            except SourceError as exc:
+                if not await self._may_be_sent_again(exc, session, method, params, patience):
+                    raise
+            session = self._alive() or await self._repaired(patience)
+            return await session.ask(method, params, context, patience)
         finally:
             self.let_go()
 
-    async def _send_again_if_safe(
-        self, method: str, params: Json, context: CallContext, patience: Patience, repeatable: bool
-    ) -> Json:
-        session = await self._ready(patience)
-        try:
-            return await session.ask(method, params, context, patience)
-        except NeedsAuth:
-            raise
-        except SourceRefused as exc:
-            if exc.rpc_code != HEADER_MISMATCH or method != "tools/call":
-                raise
-            await self._list_tools(session, patience)  # it wants other headers than it listed
-        except SourceUnavailable:
-            self._distrust(session)
-        except OutcomeUnknown:
-            self._distrust(session)
-            if not repeatable:
-                raise
-        except SourceTimeout:
-            if session.channel.transport == "sse":
+    async def _may_be_sent_again(
+        self, exc: SourceError, session: Session, method: str, params: Json, patience: Patience
+    ) -> bool:
+        """Whether a request that has failed may be sent again; sees to it that this helps."""
+        match exc:
+            case NeedsAuth():
+                return False
+            case SourceRefused():
+                if exc.rpc_code != HEADER_MISMATCH or method != "tools/call":
+                    return False
+                await self._list_tools(session, patience)  # it wants other headers than it listed
+                return True
+            case SourceUnavailable():
+                self._distrust(session)
+                return True
+            case OutcomeUnknown():
+                self._distrust(session)
+                tool = self._by_name.get(params["name"]) if method == "tools/call" else None
+                return method != "tools/call" or (tool is not None and tool.repeatable)
+            case SourceTimeout() if session.channel.transport == "sse":
                 self._distrust(session)  # its stream may have died without a sign
-            raise
-        session = await self._ready(patience)
-        return await session.ask(method, params, context, patience)
+        return False
 
     def _distrust(self, session: Session) -> None:
         """A request could not be delivered or lost its answer: begin again, unless others live."""
@@ -368,11 +369,9 @@ class Connection:
         session = self._session
         return session if session is not None and not session.channel.lost.is_set() else None
 
-    async def _ready(self, patience: Patience) -> Session:
-        """The session, waiting a moment for one that is being repaired."""
-        session = self._alive()
-        if session is not None:
-            return session
+    async def _repaired(self, patience: Patience) -> Session:
+        """The session, after waiting a moment for the repair."""
+        session: Session | None = None
         seen = self._attempts.failures
         if self.state is not State.DISABLED and not self._stopped and self._ask_for_attempt():
             left = patience.deadline - time.monotonic()

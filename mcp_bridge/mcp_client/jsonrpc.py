@@ -54,7 +54,7 @@ def as_id(value: object) -> Id | None:
 
 def is_answer(message: Json) -> bool:
     """Whether it answers a request, however badly. A log line that happens to be JSON does not."""
-    return "id" in message and any(key in message for key in ("result", "error", "jsonrpc"))
+    return "id" in message and ("result" in message or "error" in message or "jsonrpc" in message)
 
 
 def outcome(answer: Json) -> Json | MCPError:

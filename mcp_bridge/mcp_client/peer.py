@@ -9,7 +9,6 @@ costs no stream hop, no task and no model (research: mcp_sdk.md section 7).
 import asyncio
 import logging
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import Any, Protocol
 
 import anyio
@@ -17,7 +16,7 @@ import anyio.abc
 from mcp.shared.dispatcher import CallOptions, Dispatcher, OnNotify, OnNotifyIntercept, OnRequest
 from mcp.shared.exceptions import MCPError
 from mcp.shared.transport_context import TransportContext
-from mcp_types import PARSE_ERROR, REQUEST_TIMEOUT
+from mcp_types import PARSE_ERROR
 
 from mcp_bridge.exact import decode
 from mcp_bridge.mcp_client.inbox import Inbox
@@ -74,50 +73,37 @@ class Peer(Dispatcher[TransportContext]):
     async def send_raw_request(
         self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None
     ) -> Json:
-        """Send a request and wait for its answer.
+        """Send a request and wait for its answer. Its time is kept by who asks.
 
         Raises:
-            MCPError: the server answered with an error, or `opts["timeout"]` has passed.
+            MCPError: the server answered with an error.
             ConnectionLost: the connection ended first.
         """
-        options: CallOptions = opts or {}
         if self._closed.is_set():
             raise ConnectionLost(self._reason)
+        options: CallOptions = opts or {}
         request_id = options.get("request_id") or self._mint()
-        key = key_of(request_id)
-        future: asyncio.Future[Json | MCPError] = asyncio.get_running_loop().create_future()
-        self._pending[key] = future
         message: Json = {"jsonrpc": "2.0", "id": request_id, "method": method}
         if params:
             message["params"] = params
+        key = key_of(request_id)
+        future: asyncio.Future[Json | MCPError] = asyncio.get_running_loop().create_future()
+        self._pending[key] = future
+        issued = False
         try:
-            answer = await self._asked(message, future, options)
+            await self._wire.ready()
+            issued = True  # from here on it may have arrived, even if sending is interrupted
+            await self._wire.send(encode(message))
+            answer = await future
+        except asyncio.CancelledError:
+            if issued and options.get("cancel_on_abandon", True):
+                await self._abandon(request_id)
+            raise
         finally:
             del self._pending[key]
         if isinstance(answer, MCPError):
             raise answer
         return answer
-
-    async def _asked(
-        self, message: Json, future: "asyncio.Future[Json | MCPError]", options: CallOptions
-    ) -> Json | MCPError:
-        issued = False
-        timeout = options.get("timeout")
-        try:
-            # A session keeps the time of its requests itself, and asks for no timeout here.
-            with nullcontext() if timeout is None else anyio.fail_after(timeout):
-                await self._wire.ready()
-                issued = True  # from here on it may have arrived, even if sending is interrupted
-                await self._wire.send(encode(message))
-                return await future
-        except TimeoutError:
-            if issued:
-                await self._abandon(message, options, "timed out")
-            return MCPError(REQUEST_TIMEOUT, f"{message['method']} was not answered in time")
-        except asyncio.CancelledError:
-            if issued:
-                await self._abandon(message, options, "the caller has left")
-            raise
 
     def _mint(self) -> int:
         self._last_id += 1
@@ -125,11 +111,9 @@ class Peer(Dispatcher[TransportContext]):
             self._last_id += 1
         return self._last_id
 
-    async def _abandon(self, message: Json, options: CallOptions, reason: str) -> None:
+    async def _abandon(self, request_id: Id) -> None:
         """Tell the server to stop: shielded, for the caller may be gone, and bounded."""
-        if not options.get("cancel_on_abandon", True):
-            return
-        params = {"requestId": message["id"], "reason": reason}
+        params = {"requestId": request_id, "reason": "nobody waits for the answer any more"}
         with anyio.move_on_after(CANCEL_SECONDS, shield=True):
             await self.notify("notifications/cancelled", params)
 

@@ -157,11 +157,15 @@ class Lines:
         self._size = 0
 
     def feed(self, data: bytes) -> None:
-        head, *rest = data.split(b"\n")
-        self._add(head)
-        for line in rest:
-            self.flush()
-            self._add(line)
+        *lines, rest = data.split(b"\n")
+        for line in lines:
+            if self._parts or len(line) >= self._limit:
+                self._add(line)
+                self.flush()
+            elif line:
+                self._take(line)  # a whole one, as nearly all are
+        if rest:
+            self._add(rest)
 
     def _add(self, part: bytes) -> None:
         self._parts.append(part)
