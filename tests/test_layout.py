@@ -19,7 +19,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"tools", "prompts"}),
     frozenset({"policy", "mcp_client", "inference", "websocket"}),
     frozenset(
-        {"types", "errors", "exact", "proxy", "sse", "clock", "tasks", "backoff"}
+        {"types", "errors", "exact", "proxy", "sse", "clock", "tasks", "backoff", "http1"}
         | {"config", "telemetry"}
     ),
 )

@@ -1,7 +1,6 @@
 """The proxy that the environment names, for MCP servers and inference servers alike."""
 
 import pytest
-from yarl import URL
 
 from mcp_bridge.config.settings import InferenceServer
 from mcp_bridge.errors import InferenceError
@@ -36,16 +35,15 @@ def test_the_environment_names_the_proxy(
         monkeypatch.delenv(name.upper(), raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    found = proxy_for(URL(url))
-    assert (None if found is None else str(found).rstrip("/")) == expected
+    assert proxy_for(url) == expected
 
 
 def test_a_proxy_of_another_kind_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.setenv("http_proxy", "socks5://user:hunter22@proxy:1080")
-    with pytest.raises(BadProxy, match="socks5://proxy:1080") as info:
-        proxy_for(URL("http://host/"))
+    with pytest.raises(BadProxy, match=r"socks5://\S*proxy:1080") as info:
+        proxy_for("http://host/")
     assert "hunter22" not in str(info.value)
 
 
@@ -56,6 +54,6 @@ async def test_a_model_behind_a_proxy_that_cannot_be_used_is_said(
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.setenv("http_proxy", "socks5://proxy:1080")
     endpoint = Endpoint(InferenceServer(base_url="http://models.invalid/v1"))
-    with pytest.raises(InferenceError, match="socks5://proxy:1080") as info:
+    with pytest.raises(InferenceError, match=r"socks5://\S*proxy:1080") as info:
         await endpoint.get("models")
     assert info.value.code == MISCONFIGURED

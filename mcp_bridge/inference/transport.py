@@ -19,14 +19,25 @@ from collections.abc import (
 from functools import lru_cache
 from typing import NoReturn
 
-import aiohttp
 import anyio
 
+from mcp_bridge.clock import Clock
 from mcp_bridge.config.redact import HIDDEN, without_secrets
 from mcp_bridge.config.settings import InferenceServer
 from mcp_bridge.errors import InferenceError
+from mcp_bridge.http1.decoding import decoded
+from mcp_bridge.http1.failures import (
+    BadUrl,
+    HttpFailure,
+    NotHttp,
+    ProxyRefused,
+    TooSlow,
+    Undecodable,
+    Unreachable,
+)
+from mcp_bridge.http1.pool import Request
 from mcp_bridge.inference.address import Address
-from mcp_bridge.inference.clients import Arrived, Clients, secrets_of
+from mcp_bridge.inference.clients import Clients, secrets_of
 from mcp_bridge.inference.failures import broken, refused
 from mcp_bridge.inference.headers import Headers, sendable
 from mcp_bridge.proxy import BadProxy
@@ -41,16 +52,14 @@ UNREACHABLE = "inference_server_unreachable"
 MISCONFIGURED = "inference_server_misconfigured"
 
 FAILURES = (
-    aiohttp.ClientError,
-    OSError,
-    ssl.SSLError,
-    ValueError,  # a header that HTTP cannot carry
+    HttpFailure,
+    ValueError,  # a URL, or a header that HTTP cannot carry
 )
 
 JSON = {"accept": "application/json", "content-type": "application/json"}
 MOST_OF_A_REFUSAL = 1_000_000
 
-Send = Callable[[Clients, asyncio.Timeout], Awaitable[Arrived]]
+Send = Callable[[Clients, Clock], Awaitable[Request]]
 
 
 class Patience:
@@ -103,20 +112,27 @@ class Patience:
 class Reply:
     """An open answer: its bytes as they arrive. Close it, whatever happens."""
 
-    def __init__(self, endpoint: "Endpoint", arrived: Arrived, deadline: float) -> None:
+    def __init__(
+        self, endpoint: "Endpoint", request: Request, deadline: float, *, as_it_is: bool
+    ) -> None:
+        """`as_it_is`: what is compressed stays so."""
+        response = request.response
         self._endpoint = endpoint
-        self._arrived = arrived
-        self._patience = Patience(deadline, endpoint.settings.idle_timeout, arrived.close)
+        self._request = request
+        self._patience = Patience(deadline, endpoint.settings.idle_timeout, response.close)
+        encoding = "" if as_it_is else response.headers.get("content-encoding", "")
+        self._read = decoded(response.read, encoding)
         self._begun = b""
         self._closed = False
         self.server = endpoint.name
-        self.status = arrived.status
-        self.headers = arrived.headers
+        self.status = response.status
+        self.headers = response.headers
 
     @property
     def header_list(self) -> Headers:
         """The headers as they came, each as often as it came."""
-        return [(k.decode("latin-1"), v.decode("latin-1")) for k, v in self._arrived.raw_headers]
+        headers = self._request.response.raw_headers
+        return [(k.decode("latin-1"), v.decode("latin-1")) for k, v in headers]
 
     async def begin(self) -> None:
         """Wait for the first bytes.
@@ -145,7 +161,7 @@ class Reply:
         patience = self._patience
         patience.wait()
         try:
-            piece = await self._arrived.read()
+            piece = await self._read()
         except FAILURES as exc:
             if patience.is_over:
                 error = self._endpoint.late() if patience.first else self._endpoint.silent()
@@ -156,11 +172,11 @@ class Reply:
 
     async def drain(self) -> None:
         """Read what may follow the end of a stream, so that the connection can be used again."""
-        if self._arrived.at_end():
+        if self._request.response.at_end:
             return
         with anyio.move_on_after(DRAIN_SECONDS):
             try:
-                while await self._arrived.read():
+                while await self._read():
                     pass
             except FAILURES:
                 pass
@@ -171,8 +187,10 @@ class Reply:
             return
         self._closed = True
         self._patience.stop()
-        self._arrived.close()
-        await self._endpoint.release()
+        try:
+            await self._request.aclose()
+        finally:
+            await self._endpoint.release()
 
 
 class Upload:
@@ -182,13 +200,13 @@ class Upload:
         self._body = body
         self.failure: Exception | None = None
 
-    async def pieces(self, clock: asyncio.Timeout, seconds: float) -> AsyncGenerator[bytes]:
+    async def pieces(self, clock: Clock, seconds: float) -> AsyncGenerator[bytes]:
         """The body; the first byte of the answer is waited for from when it is sent."""
         try:
             async for piece in self._body:
-                clock.reschedule(asyncio.get_running_loop().time() + seconds)
+                clock.deadline = clock.now() + seconds
                 yield piece
-        except Exception as exc:  # boundary: aiohttp would make a connection error of it
+        except Exception as exc:  # boundary: what is sent must know only that it broke off
             self.failure = exc
             raise
 
@@ -221,9 +239,8 @@ class Endpoint:
         theirs = {**JSON, **dict(sendable(headers.items())), "accept-encoding": "identity"}
         url = self._url(path, "", model if self.address.is_azure else None)
 
-        async def send(clients: Clients, _: asyncio.Timeout) -> Arrived:
-            sent = clients.with_credentials([*theirs.items()])
-            return await clients.send("POST", url, sent, body)
+        async def send(clients: Clients, _: Clock) -> Request:
+            return await clients.send("POST", url, theirs.items(), body)
 
         reply = await self._reply(send)
         try:
@@ -243,8 +260,8 @@ class Endpoint:
         """
         url = self.address.full(path, "", None)
 
-        async def send(clients: Clients, _: asyncio.Timeout) -> Arrived:
-            return await clients.send("GET", url, clients.with_credentials([*JSON.items()]))
+        async def send(clients: Clients, _: Clock) -> Request:
+            return await clients.send("GET", url, JSON.items())
 
         reply = await self._reply(send)
         try:
@@ -265,36 +282,36 @@ class Endpoint:
 
         upload = Upload(body) if isinstance(body, AsyncIterable) else None
 
-        async def send(clients: Clients, clock: asyncio.Timeout) -> Arrived:
+        async def send(clients: Clients, clock: Clock) -> Request:
             content: AsyncIterable[bytes] | bytes | None = body
             if upload:
                 content = upload.pieces(clock, self.settings.first_byte_timeout)
-            sent = clients.with_credentials(headers)
-            return await clients.send(method, url, sent, content, raw=True)
+            return await clients.send(method, url, headers, content)
 
         try:
-            return await self._reply(send)
+            return await self._reply(send, as_it_is=True)
         except InferenceError:
             if upload and upload.failure:
                 raise upload.failure from None  # not the server's failure but the client's
             raise
 
-    async def _reply(self, send: Send) -> Reply:
+    async def _reply(self, send: Send, *, as_it_is: bool = False) -> Reply:
         await self._take_turn()
         self._open += 1
-        clock = asyncio.timeout(self.settings.first_byte_timeout)
+        clock = Clock()
+        clock.deadline = clock.now() + self.settings.first_byte_timeout
         try:
-            async with clock:
-                arrived = await send(self._opened(), clock)
-                return Reply(self, arrived, clock.when() or 0.0)
+            with clock:
+                request = await send(self._opened(), clock)
+                return Reply(self, request, clock.deadline, as_it_is=as_it_is)
         except FAILURES as exc:
             await self.release()
-            if clock.expired():
-                raise self.late() from None
             self.fail(exc, begun=False)
         except BaseException:
             await self.release()
             raise
+        await self.release()
+        raise self.late()
 
     async def _take_turn(self) -> None:
         """Wait for one of the connections that there may be."""
@@ -357,20 +374,22 @@ class Endpoint:
     def failure(self, exc: BaseException, *, begun: bool) -> InferenceError:
         """What a failure of the packages below means."""
         match exc:
-            case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
+            case BadUrl():
                 return self._misconfigured("its base_url is no http:// or https:// URL")
-            case aiohttp.ConnectionTimeoutError():
+            case TooSlow():
                 seconds = self.settings.connect_timeout
                 return self._unreachable(f"no connection within {seconds:g} s", status=504)
-            case aiohttp.ClientConnectorError():
-                return self._unreachable(reason(exc))
-            case aiohttp.ClientHttpProxyError():
-                return self._unreachable(f"the proxy answered {exc.status}")
-            case aiohttp.ClientPayloadError() if "decode" in str(exc):
+            case Unreachable():
+                return self._unreachable(reason(exc.error))
+            case ProxyRefused():
+                return self._unreachable(str(exc))
+            case NotHttp():
+                return broken(self.name, "sent what is no HTTP")
+            case Undecodable():
                 return broken(self.name, "sent an answer that cannot be decompressed")
             case BadProxy():
                 return self._misconfigured(str(exc))
-            case ValueError() if not isinstance(exc, aiohttp.ClientError | ssl.SSLError):
+            case ValueError():
                 return self._misconfigured(
                     "a header (api_key, headers) holds what HTTP cannot carry"
                 )
@@ -418,12 +437,16 @@ class Endpoint:
         return body
 
 
-def reason(exc: aiohttp.ClientConnectorError) -> str:
+def reason(error: Exception) -> str:
     """Why no connection came about. Such errors name hosts and certificates, never headers."""
-    match exc.os_error:
+    match error:
         case ConnectionRefusedError():
             return "connection refused"
-        case ssl.SSLCertVerificationError() as wrong:
-            return f"its certificate is not trusted: {wrong.verify_message}"
-        case error:
-            return error.strerror or str(error) or type(error).__name__
+        case ssl.SSLCertVerificationError():
+            return f"its certificate is not trusted: {error.verify_message}"
+        case UnicodeError():
+            return "there can be no such host"
+        case OSError() if error.strerror:
+            return error.strerror
+        case _:
+            return str(error) or type(error).__name__

@@ -370,13 +370,13 @@ def trusted() -> ssl.SSLContext:
     return context
 
 
-def proxy_of(name: str, url: URL) -> URL | None:
+def proxy_of(name: str, url: URL) -> str | None:
     """The proxy that the environment names for a server.
 
     Raises:
         SourceUnavailable: it is none that we can use.
     """
     try:
-        return proxy_for(url)
+        return proxy_for(str(url))
     except BadProxy as exc:
         raise SourceUnavailable(name, str(exc)) from None

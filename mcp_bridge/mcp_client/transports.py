@@ -1,14 +1,14 @@
-"""Which transport a server is reached by: one place to choose, one to add another."""
+"""Which transport a server is reached by: one place to choose, one to add another.
+
+Those over a URL are imported when a server needs one: their HTTP library takes 8 MiB of memory.
+"""
 
 from contextlib import AbstractAsyncContextManager
 
 from mcp_bridge.config.settings import McpServer
 from mcp_bridge.errors import SourceUnavailable
 from mcp_bridge.mcp_client.channel import Channel
-from mcp_bridge.mcp_client.sse import open_sse
 from mcp_bridge.mcp_client.stdio import open_stdio
-from mcp_bridge.mcp_client.streamable import open_streamable
-from mcp_bridge.mcp_client.websocket import open_websocket
 
 
 def candidates(settings: McpServer) -> tuple[str, ...]:
@@ -35,10 +35,16 @@ def open_channel(
         case "stdio" if settings.command or settings.image:
             return open_stdio(name, settings)
         case "http" if settings.url:
+            from mcp_bridge.mcp_client.streamable import open_streamable
+
             return open_streamable(name, settings)
         case "sse" if settings.url:
+            from mcp_bridge.mcp_client.sse import open_sse
+
             return open_sse(name, settings)
         case "websocket" if settings.url:
+            from mcp_bridge.mcp_client.websocket import open_websocket
+
             return open_websocket(name, settings)
         case _:
             raise SourceUnavailable(

@@ -1,0 +1,190 @@
+"""What one connection carries: requests as they are sent, answers however they are framed."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+
+import anyio
+import pytest
+
+from mcp_bridge.http1.connection import MOST_OF_A_HEAD, MOST_UNREAD, PIECE
+from mcp_bridge.http1.failures import Broken, HttpFailure, NotHttp
+from tests.http1.serving import Reader, Site, Writer, keeps_saying, pool_for, says, serving, whole
+
+OK = b"HTTP/1.1 200 OK\r\n"
+HELLO = OK + b"content-length: 5\r\n\r\nhello"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        HELLO,
+        OK + b"transfer-encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n",
+        OK + b"Transfer-Encoding: chunked\r\n\r\n5;x=1\r\nhello\r\n0\r\ntrailer: 1\r\n\r\n",
+        OK + b"transfer-encoding: chunked\r\n\r\n5  \r\nhello\r\n0\r\n\r\n",
+        OK + b"\r\nhello",
+        b"HTTP/1.0 200 OK\r\n\r\nhello",
+        b"HTTP/1.1 200\nContent-Length: 5\n\nhello",
+        b"HTTP/1.1 100 Continue\r\n\r\n" + HELLO,
+        b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n" + HELLO,
+    ],
+    ids=["length", "chunks", "trailer", "padded", "to the end", "1.0", "lf", "100", "103"],
+)
+async def test_a_body_is_read_however_it_is_framed(answer: bytes) -> None:
+    async with serving(says(answer)) as site, pool_for(site.url) as pool:
+        with anyio.fail_after(5):
+            assert await whole(pool, site.url) == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("method", "answer"),
+    [
+        ("HEAD", OK + b"content-length: 5\r\n\r\n"),
+        ("GET", b"HTTP/1.1 204 No Content\r\n\r\n"),
+        ("GET", b"HTTP/1.1 304 Not Modified\r\n\r\n"),
+        ("GET", OK + b"content-length: 0\r\n\r\n"),
+    ],
+)
+async def test_an_answer_may_have_no_body(method: str, answer: bytes) -> None:
+    async with serving(keeps_saying(answer)) as site, pool_for(site.url) as pool:
+        with anyio.fail_after(5):
+            assert await whole(pool, site.url, method) == b""
+            assert await whole(pool, site.url, method) == b""
+
+
+@pytest.mark.parametrize(
+    ("answer", "failure"),
+    [
+        (b"", Broken),
+        (OK, Broken),
+        (OK + b"content-length: 9\r\n\r\nhello", Broken),
+        (OK + b"transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n", Broken),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", NotHttp),
+        (OK + b"transfer-encoding: chunked\r\n\r\nnonsense\r\n", NotHttp),
+        (b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", NotHttp),
+        (OK + b"x: " + b"y" * (MOST_OF_A_HEAD + 9) + b"\r\n\r\n", NotHttp),
+    ],
+    ids=["nothing", "half a head", "half", "no last chunk", "ssh", "chunk", "upgrade", "huge"],
+)
+async def test_what_breaks_off_or_is_no_http_fails(
+    answer: bytes, failure: type[HttpFailure]
+) -> None:
+    async with serving(says(answer)) as site, pool_for(site.url) as pool:
+        with anyio.fail_after(5), pytest.raises(failure):
+            await whole(pool, site.url)
+
+
+async def test_what_has_come_before_a_break_can_be_read() -> None:
+    half = OK + b"content-length: 9\r\n\r\nhello"
+    async with serving(says(half)) as site, pool_for(site.url) as pool:
+        with anyio.fail_after(5):
+            request = await pool.send("GET", site.url, b"")
+            assert await request.response.read() == b"hello"
+            with pytest.raises(Broken):
+                await request.response.read()
+            await request.aclose()
+
+
+async def test_headers_are_kept_in_order_and_found_by_lower_case_names() -> None:
+    answer = OK + b"X-A: 1\r\nx-a: 2\r\nB: caf\xe9\r\ncontent-length: 0\r\n\r\n"
+    async with serving(says(answer)) as site, pool_for(site.url) as pool:
+        request = await pool.send("GET", site.url, b"")
+        assert request.response.raw_headers[:2] == [(b"X-A", b"1"), (b"x-a", b"2")]
+        assert request.response.headers == {"x-a": "1", "b": "café", "content-length": "0"}
+        await request.aclose()
+
+
+async def test_a_server_waits_while_nobody_reads() -> None:
+    size = 64 * MOST_UNREAD
+
+    async def talk(site: Site, reader: Reader, writer: Writer) -> None:
+        await site.head(reader)
+        writer.write(OK + b"content-length: %d\r\n\r\n" % size + b"x" * size)
+        await writer.drain()
+
+    async with serving(talk) as site, pool_for(site.url) as pool:
+        with anyio.fail_after(20):
+            request = await pool.send("GET", site.url, b"")
+            read = 0
+            while piece := await request.response.read():
+                read += len(piece)
+                assert len(piece) < 4 * MOST_UNREAD
+            assert read == size
+            await request.aclose()
+
+
+async def test_closing_an_answer_fails_whoever_reads_it() -> None:
+    async def talk(site: Site, reader: Reader, writer: Writer) -> None:
+        await site.head(reader)
+        writer.write(OK + b"content-length: 9\r\n\r\n")
+        await reader.read()
+
+    async with serving(talk) as site, pool_for(site.url) as pool:
+        request = await pool.send("GET", site.url, b"")
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_fails_to_read, request.response.read)
+                await anyio.wait_all_tasks_blocked()
+                request.response.close()
+        await request.aclose()
+
+
+async def _fails_to_read(read: Callable[[], Awaitable[bytes]]) -> None:
+    with pytest.raises(Broken):
+        await read()
+
+
+@pytest.mark.parametrize("size", [0, 10, PIECE, 5 * PIECE + 1])
+async def test_a_body_arrives_whole(size: int) -> None:
+    body = bytes(range(256)) * (size // 256) + b"z" * (size % 256)
+    arrived: list[bytes] = []
+
+    async def talk(site: Site, reader: Reader, writer: Writer) -> None:
+        while True:
+            assert f"content-length: {size}\r\n" in await site.head(reader)
+            arrived.append(await reader.readexactly(size))
+            writer.write(HELLO)
+
+    async with serving(talk) as site, pool_for(site.url) as pool:
+        with anyio.fail_after(10):
+            for _ in range(2):
+                assert await whole(pool, site.url, "POST", body) == b"hello"
+    assert arrived == [body, body]
+    assert site.connections == 1
+
+
+async def test_an_answer_may_come_before_the_body_is_sent() -> None:
+    async def talk(site: Site, reader: Reader, writer: Writer) -> None:
+        await site.head(reader)
+        writer.write(b"HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\nbig")
+        await reader.read()
+
+    async with serving(talk) as site, pool_for(site.url) as pool:
+        with anyio.fail_after(5):
+            assert await whole(pool, site.url, "POST", b"x" * 200 * PIECE) == b"big"
+            assert await whole(pool, site.url, "POST", b"x" * 200 * PIECE) == b"big"
+    assert site.connections == 2  # the rest of a body is no request
+
+
+async def test_a_body_that_is_iterated_is_sent_in_chunks() -> None:
+    sent: list[bytes] = []
+    first_has_come = anyio.Event()
+
+    async def talk(site: Site, reader: Reader, writer: Writer) -> None:
+        await site.head(reader)
+        sent.append(await reader.readuntil(b"one\r\n"))
+        first_has_come.set()
+        sent.append(await reader.readuntil(b"0\r\n\r\n"))
+        writer.write(HELLO)
+
+    async def slowly() -> AsyncGenerator[bytes]:
+        yield b"one"
+        await first_has_come.wait()
+        yield b""
+        yield b"and two"
+
+    async with serving(talk) as site, pool_for(site.url) as pool:
+        with anyio.fail_after(5):
+            request = await pool.send("POST", site.url, b"", slowly())
+            assert await request.response.read() == b"hello"
+            await request.aclose()
+    assert "transfer-encoding: chunked\r\n" in site.heads[0]
+    assert sent == [b"3\r\none\r\n", b"7\r\nand two\r\n0\r\n\r\n"]
