@@ -9,7 +9,7 @@ With `tools.read_resource` the model itself gets a tool that reads resources.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from difflib import get_close_matches
 from itertools import takewhile
 
@@ -22,7 +22,7 @@ from mcp_bridge.mcp_client.connection import Connection
 from mcp_bridge.policy.access import Selection
 from mcp_bridge.tools.catalog import Entry, View
 from mcp_bridge.tools.source import CallContext, Tool, text_result
-from mcp_bridge.types import Json
+from mcp_bridge.types import Json, frozen
 
 NAME = "mcp_bridge"
 READ = "read_resource"
@@ -33,7 +33,7 @@ SYSTEM = ("system", "developer")
 # What a request wants
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Wanted:
     """A prompt and resources that a request wants in its conversation."""
 

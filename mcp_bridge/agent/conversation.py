@@ -16,10 +16,10 @@ from mcp_bridge.inference.answer import Answer, ModelCall
 from mcp_bridge.tools.arguments import BadArguments, parse
 from mcp_bridge.tools.catalog import EMPTY_VIEW, Entry, View, hashed, legal
 from mcp_bridge.tools.source import Answerer
-from mcp_bridge.types import Caller, Json
+from mcp_bridge.types import Caller, Json, frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ask:
     """What a door wants answered.
 

@@ -16,12 +16,12 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import orjson
 
 from mcp_bridge.exact import encode, loads, text_of
-from mcp_bridge.types import Caller, Json
+from mcp_bridge.types import Caller, Json, frozen
 
 MOST_BYTES = 128 * 1024 * 1024
 OVERHEAD = 1000
@@ -34,7 +34,7 @@ Key = tuple[str, str, str]
 """Caller, what came before, what was handed out."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HiddenTurn:
     """What stands around an assistant message that the client knows only in part.
 
@@ -52,7 +52,7 @@ class HiddenTurn:
         return OVERHEAD + len(text_of([self.before, self.assistant, self.answers, self.after]))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Kept:
     """A turn in memory: until when, how large, and the key that leaves out its arguments."""
 
@@ -62,7 +62,7 @@ class Kept:
     loose: Key
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TurnCopy:
     """A turn as another process may keep it, and for how many seconds."""
 

@@ -1,14 +1,13 @@
 """What is known about a conversation when it has ended: one record for each (O3)."""
 
 import logging
-from dataclasses import dataclass
 
-from mcp_bridge.types import Json
+from mcp_bridge.types import Json, frozen
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ConversationRecord:
     """How a conversation went.
 

@@ -14,7 +14,6 @@ other, or a bridge may be its own inference server by mistake, so the depth trav
 import logging
 from collections.abc import Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
 
 import anyio
 from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND
@@ -27,7 +26,7 @@ from mcp_bridge.inference.choose import Preferences, Ranked, rank
 from mcp_bridge.inference.client import Inference
 from mcp_bridge.mcp_client.session import ASKED
 from mcp_bridge.tools.source import Answerer
-from mcp_bridge.types import Json
+from mcp_bridge.types import Json, frozen
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +85,7 @@ class Nobody:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class WithoutSampling:
     """A caller that is not asked for models."""
 
@@ -101,7 +100,7 @@ class WithoutSampling:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InTurn:
     """Asks the first who can answer; the second when the first cannot, not when it will not."""
 

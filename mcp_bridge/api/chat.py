@@ -7,7 +7,7 @@ while it answers, for leaving stops the work (DESIGN 3.11), streamed or whole.
 import logging
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 from starlette.datastructures import Headers
@@ -33,7 +33,7 @@ from mcp_bridge.policy.origin import check_origin
 from mcp_bridge.policy.words import of_name, toolsets_for
 from mcp_bridge.tools.catalog import EMPTY_VIEW, View
 from mcp_bridge.tools.source import CallContext
-from mcp_bridge.types import Caller, Json
+from mcp_bridge.types import Caller, Json, frozen
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class ChatShape:
 CHAT = ChatShape()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Arrival:
     """A request that was let in: who asks, and what came with it."""
 
@@ -148,7 +148,7 @@ async def until_the_client_leaves(receive: Receive, work: "Answering") -> Bridge
     return None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Answering:
     """One conversation and where it goes."""
 

@@ -5,7 +5,7 @@ model's name (`model@toolset`), the header `X-MCP-Toolset`, the body's `mcp` obj
 `{"type": "mcp"}` tools. A tool that one of them leaves out is left out.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -32,7 +32,7 @@ from mcp_bridge.policy.words import (
     toolsets_for,
     words_in,
 )
-from mcp_bridge.types import Caller, Json
+from mcp_bridge.types import Caller, Json, frozen
 
 MODES: tuple[Progress, ...] = ("off", "reasoning", "openwebui")
 EXTENSION = frozenset(
@@ -55,7 +55,7 @@ SIDE_TASKS = frozenset(
 """What Open WebUI calls the questions that it asks by itself."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Choice:
     """What a request says about tools, and its body without that.
 

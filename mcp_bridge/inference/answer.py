@@ -1,13 +1,13 @@
 """What one question to a model brings back: parts while it streams, then one whole answer."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from mcp_bridge.inference.splice import Run, each_of
-from mcp_bridge.types import Json
+from mcp_bridge.types import Json, frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Opened:
     """The inference server accepted the question. Always the first part.
 
@@ -17,7 +17,7 @@ class Opened:
     headers: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Fragment:
     """A piece of one tool call, cleaned of the engines' quirks.
 
@@ -31,7 +31,7 @@ class Fragment:
     arguments: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Part:
     """What arrived together: chunks to show, and pieces of tool calls.
 
@@ -49,7 +49,7 @@ class Part:
         return tuple(each_of(self.chunks))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ModelCall:
     """A tool call that the model made. `arguments` is the text exactly as the model wrote it.
 
@@ -64,7 +64,7 @@ class ModelCall:
     extra: Json = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Answer:
     """A whole answer. Always the last part, exactly once.
 

@@ -18,7 +18,6 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 
@@ -36,7 +35,7 @@ from mcp_bridge.inference.retries import BACKOFF, asked, is_down
 from mcp_bridge.inference.routing import Upstream, route, unknown_model
 from mcp_bridge.inference.text_calls import TextCalls
 from mcp_bridge.inference.transport import Reply
-from mcp_bridge.types import Json
+from mcp_bridge.types import Json, frozen
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +51,7 @@ UNKNOWN_SECONDS = 3.0
 CHECK_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Question:
     """A chat request as it is sent: the same for every server and every try."""
 

@@ -23,13 +23,13 @@ import json
 import logging
 import re
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from mcp_bridge.exact import dumps
 from mcp_bridge.inference.answer import Answer, Fragment, ModelCall, Part
 from mcp_bridge.inference.calls import mint_id
-from mcp_bridge.types import Json
+from mcp_bridge.types import Json, frozen
 
 logger = logging.getLogger(__name__)
 
@@ -312,14 +312,14 @@ def _json_head(cursor: _Cursor, names: Collection[str]) -> bool:
 # At the end
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Call:
     name: str
     arguments: str
     complete: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Block:
     """Calls that stand together, and where they end."""
 
@@ -327,7 +327,7 @@ class _Block:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Reading:
     """One text that is read for calls. `cut`: it ended before the model was done."""
 

@@ -10,13 +10,12 @@ that is left empty (`files:`, `!`) is a slip: it allows nothing, and takes away 
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import translate
 from functools import lru_cache
 
 from mcp_bridge.config.settings import Toolset
 from mcp_bridge.errors import RequestError
-from mcp_bridge.types import Caller
+from mcp_bridge.types import Caller, frozen
 
 
 @lru_cache(maxsize=8192)
@@ -32,7 +31,7 @@ def literal(text: str) -> str:
     return "".join(f"[{c}]" if c in "*?[" else c for c in text)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Pattern:
     """One part of a selection, for instance `server:tool`."""
 
@@ -46,7 +45,7 @@ class Pattern:
         return bool(self.tool and glob(self.server)(server))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Selection:
     """A part of the catalog: what any of `include` allows, less what is excluded."""
 
