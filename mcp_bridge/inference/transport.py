@@ -204,7 +204,7 @@ class Upload:
         """The body; the first byte of the answer is waited for from when it is sent."""
         try:
             async for piece in self._body:
-                clock.deadline = clock.now() + seconds
+                clock.deadline = asyncio.get_running_loop().time() + seconds
                 yield piece
         except Exception as exc:  # boundary: what is sent must know only that it broke off
             self.failure = exc
@@ -299,7 +299,7 @@ class Endpoint:
         await self._take_turn()
         self._open += 1
         clock = Clock()
-        clock.deadline = clock.now() + self.settings.first_byte_timeout
+        clock.deadline = asyncio.get_running_loop().time() + self.settings.first_byte_timeout
         try:
             with clock:
                 request = await send(self._opened(), clock)
