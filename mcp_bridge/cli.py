@@ -742,7 +742,7 @@ async def result_of(bridge: "Bridge", entry: "Entry", text: str, timeout: float 
     caller = Caller(name="command line")
     context = CallContext(caller, timeout=timeout, on_progress=show_progress, on_log=show_log)
     try:
-        arguments = read(text, entry.tool.input_schema)
+        arguments = read(text, entry.tool)
         return await bridge.runner.run(ToolCall(caller, entry, arguments, "cli", "cli", context))
     except BadArguments as exc:
         refuse([str(exc)])

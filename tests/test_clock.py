@@ -122,14 +122,13 @@ async def test_one_that_is_left_in_time_keeps_no_other_from_its_end() -> None:
             await anyio.sleep_forever()
 
 
-async def test_a_deadline_that_is_put_off_counts_and_one_that_is_brought_forward_too() -> None:
-    clocks, now = Clocks(), time.monotonic()
-    clock = Clock(clocks, now + 0.01)
+async def test_a_deadline_can_be_put_off_and_brought_forward() -> None:
+    clock, was_put_off = Clock(Clocks(), time.monotonic() + 0.01), False
     with anyio.fail_after(5):
         with clock:
-            clock.deadline = now + 0.03
+            clock.deadline = time.monotonic() + 60
             await anyio.sleep(0.02)
-            clock.deadline = now + 60
-            clock.deadline = time.monotonic() + 0.01
+            was_put_off = True
+            clock.deadline = time.monotonic()
             await anyio.sleep_forever()
-    assert time.monotonic() >= now + 0.02
+    assert was_put_off

@@ -13,7 +13,7 @@ from mcp_bridge.errors import RequestError
 from mcp_bridge.tools.arguments import BadArguments, read
 from mcp_bridge.tools.catalog import Entry
 from mcp_bridge.tools.runner import ToolCall
-from mcp_bridge.tools.source import CallContext
+from mcp_bridge.tools.source import CallContext, Tool
 from mcp_bridge.types import Json
 
 SERVER, NAME = "mcp_bridge/server", "mcp_bridge/name"
@@ -41,7 +41,7 @@ async def call_tool(name: str, request: Request, visitor: User) -> Response:
     if entry is None:
         raise not_found("tool", name, visitor.view.close_matches(name))
     body = await read_object(request, visitor.settings.limits.max_request_bytes)
-    call = tool_call(visitor, entry, checked(body, entry.tool.input_schema))
+    call = tool_call(visitor, entry, checked(body, entry.tool))
     return await result_of(request, lambda: visitor.bridge.runner.run(call))
 
 
@@ -55,16 +55,16 @@ def shown(entry: Entry) -> Json:
     return {**definition, "name": entry.name, "_meta": meta}
 
 
-def checked(body: Json, schema: Json) -> Json:
+def checked(body: Json, tool: Tool) -> Json:
     """The arguments of a call, as its tool wants them.
 
     Raises:
         RequestError: 400, they do not fit.
     """
-    names = schema.get("properties")
+    names = tool.input_schema.get("properties")
     arguments = arguments_in(body, names if isinstance(names, dict) else ())
     try:
-        return read(orjson.dumps(arguments).decode(), schema)
+        return read(orjson.dumps(arguments).decode(), tool)
     except BadArguments as exc:
         raise RequestError(str(exc), param="arguments", code="invalid_arguments") from exc
 

@@ -10,8 +10,8 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import field, replace
+from functools import partial
 
 from mcp_bridge.agent.convert import Readable, cut, readable
 from mcp_bridge.agent.elicitation import Put, Question
@@ -95,46 +95,46 @@ class CallRunner:
     ) -> AsyncGenerator[Told]:
         """Yield what happens, and one Outcome for every call. Closing it cancels the calls."""
         deadline = time.monotonic() + seconds
-        crowded = len(calls) > self._parallel
-        turns: Turns = asyncio.Semaphore(self._parallel) if crowded else nullcontext()
         mailbox = Mailbox(len(calls))
-        jobs = [Job(call, side, deadline, mailbox) for call in calls]
-        tasks = Tasks(self._run_one(job, turns) for job in jobs)
+        run_one = self._run_one
+        if len(calls) > self._parallel:
+            run_one = partial(self._run_in_turn, asyncio.Semaphore(self._parallel))
+        tasks = Tasks(run_one(Job(call, side, deadline, mailbox)) for call in calls)
         try:
-            while (event := await mailbox.next()) is not None:
-                yield event
+            while await mailbox.has_mail():
+                while mailbox.told:
+                    yield mailbox.told.popleft()
         finally:
             await tasks.end()
 
-    async def _run_one(self, job: "Job", turns: "Turns") -> None:
+    async def _run_in_turn(self, turns: asyncio.Semaphore, job: "Job") -> None:
+        async with turns:
+            await self._run_one(job)
+
+    async def _run_one(self, job: "Job") -> None:
         try:
-            async with turns:
-                await self._answer(job)
+            if (call := self._begun(job)) is not None:
+                found = await self._answer(call, vision=job.side.vision)
+                job.end(*self._shortened(found, call))
         except Exception as exc:  # boundary: schemas and results are anybody's
             logger.exception("the call of %s failed unexpectedly", job.call.name)
-            job.end(
-                Readable(f"Error: it failed unexpectedly: {type(exc).__name__}.", is_error=True)
-            )
+            job.fail(f"Error: it failed unexpectedly: {type(exc).__name__}.")
         finally:
             job.mailbox.one_is_over()
 
-    async def _answer(self, job: "Job") -> None:
+    def _begun(self, job: "Job") -> ToolCall | None:
+        """The call as it can be made, or None when it cannot, which the model hears."""
         call, side = job.call, job.side
         entry = side.view.find(call.name)
         if entry is None:
-            job.end(Readable(unknown(call.name, side.view), is_error=True))
-            return
+            job.fail(unknown(call.name, side.view))
+            return None
         try:
-            arguments = read(call.arguments, entry.tool.input_schema)
+            arguments = read(call.arguments, entry.tool)
         except BadArguments as exc:
-            job.end(Readable(f"Error: {exc}", is_error=True))
-            return
+            job.fail(f"Error: {exc}")
+            return None
         job.begin(arguments)
-        found, was_cut = await self._call(entry, arguments, job)
-        job.end(found, arguments, was_cut=was_cut)
-
-    async def _call(self, entry: Entry, arguments: Json, job: "Job") -> tuple[Readable, bool]:
-        side = job.side
         context = CallContext(
             caller=side.caller,
             deadline=job.deadline,
@@ -142,19 +142,22 @@ class CallRunner:
             answerer=side.answerer(job.say) if side.answerer else None,
             meta=side.meta,
         )
-        call = ToolCall(side.caller, entry, arguments, job.call.id, side.door, context)
-        try:
-            found = readable(await self._runner.run(call), vision=side.vision)
-        except SourceError as exc:
-            found = Readable(f"Error: {explained(exc, entry)}", is_error=True)
-        return self._shortened(found, entry, side.caller)
+        return ToolCall(side.caller, entry, arguments, call.id, side.door, context)
 
-    def _shortened(self, whole: Readable, entry: Entry, caller: Caller) -> tuple[Readable, bool]:
+    async def _answer(self, call: ToolCall, *, vision: bool) -> Readable:
+        try:
+            return readable(await self._runner.run(call), vision=vision)
+        except SourceError as exc:
+            return Readable(f"Error: {explained(exc, call.entry)}", is_error=True)
+
+    def _shortened(self, whole: Readable, call: ToolCall) -> tuple[Readable, bool]:
+        """What the model reads, and whether that is not all."""
+        entry = call.entry
         cap = self._caps.get((entry.source.name, entry.tool.name))
         cap = self._caps.get((entry.source.name, None), self._cap) if cap is None else cap
         if not cap or len(whole.text) <= cap or entry.source is self._stored:
             return whole, False
-        key = self._stored.keep(caller, whole.text, cap)
+        key = self._stored.keep(call.caller, whole.text, cap)
 
         def notice(offset: int) -> str:
             return (
@@ -165,9 +168,6 @@ class CallRunner:
         return replace(whole, text=cut(whole.text, cap, notice)), True
 
 
-Turns = AbstractAsyncContextManager[None]
-"""What a call holds while it runs."""
-
 Caps = dict[tuple[str, str | None], int]
 """Caps on results that differ from the general one, by (server, tool) and (server, None)."""
 
@@ -176,34 +176,34 @@ class Mailbox:
     """What calls that run tell the loop, in order, and how many of them still run."""
 
     def __init__(self, running: int) -> None:
+        self.told: deque[Told] = deque()
         self._running = running
-        self._told: deque[Told] = deque()
         self._wake: asyncio.Future[None] | None = None
 
-    def put(self, event: Told) -> None:
-        self._told.append(event)
+    def put(self, *told: Told) -> None:
+        self.told.extend(told)
         self._ring()
 
     @property
     def is_full(self) -> bool:
-        return len(self._told) >= MOST_UNHEARD
+        return len(self.told) >= MOST_UNHEARD
 
     def one_is_over(self) -> None:
         self._running -= 1
-        self._ring()
+        if not self._running:
+            self._ring()
 
-    async def next(self) -> Told | None:
-        """What was told next; None when all calls are over."""
-        while not self._told:
-            if not self._running:
-                return None
+    async def has_mail(self) -> bool:
+        """Wait until something is told; False: all calls are over, and all of it was taken."""
+        while self._running and not self.told:
             self._wake = asyncio.get_running_loop().create_future()
             await self._wake
-        return self._told.popleft()
+        return bool(self.told)
 
     def _ring(self) -> None:
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
+        wake, self._wake = self._wake, None
+        if wake is not None and not wake.done():
+            wake.set_result(None)
 
 
 class Job:
@@ -217,9 +217,11 @@ class Job:
         self.deadline = deadline
         self.mailbox = mailbox
         self.say = mailbox.put
+        self._arguments: Json = {}
         self._began = time.monotonic()
 
     def begin(self, arguments: Json) -> None:
+        self._arguments = arguments
         self._began = time.monotonic()
         self.say(ToolStarted(self.call.id, self.call.name, arguments))
 
@@ -227,11 +229,16 @@ class Job:
         if not self.mailbox.is_full:
             self.say(ToolProgress(self.call.id, self.call.name, progress, total, message))
 
-    def end(self, found: Readable, arguments: Json | None = None, *, was_cut: bool = False) -> None:
-        seconds = time.monotonic() - self._began
-        id, name = self.call.id, self.call.name
-        self.say(ToolFinished(id, name, arguments or {}, found.text, found.is_error, seconds))
-        self.say(Outcome(self.call, found, was_cut))
+    def end(self, found: Readable, was_cut: bool) -> None:
+        call, seconds = self.call, time.monotonic() - self._began
+        self.say(
+            ToolFinished(call.id, call.name, self._arguments, found.text, found.is_error, seconds),
+            Outcome(call, found, was_cut),
+        )
+
+    def fail(self, why: str) -> None:
+        """End it with an error that the model can read."""
+        self.end(Readable(why, is_error=True), False)
 
 
 def unknown(name: str, view: View) -> str:

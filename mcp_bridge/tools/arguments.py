@@ -5,12 +5,10 @@ model gets an error it can act on. Values of the wrong type are mended only afte
 refused them, and only where it leaves no doubt about what was meant.
 """
 
-from functools import lru_cache
 from typing import Any
 
-from mcp_bridge.errors import RequestError
-from mcp_bridge.exact import encode, loads, nested, text_of
-from mcp_bridge.tools.plain import Plain, plain
+from mcp_bridge.exact import loads, nested, text_of
+from mcp_bridge.tools.source import Tool
 from mcp_bridge.types import Json
 
 MAX_DEPTH = 100
@@ -22,15 +20,15 @@ class BadArguments(Exception):
     """The arguments cannot be used; the message is written for the model."""
 
 
-def read(text: str, schema: Json) -> Json:
+def read(text: str, tool: Tool) -> Json:
     """Parse and check the arguments of a call.
 
     Raises:
-        BadArguments: they are not JSON, not an object, or do not fit the schema.
+        BadArguments: they are not JSON, not an object, or do not fit the tool's schema.
     """
+    schema = tool.input_schema
     arguments = parse(text, schema)
-    look = look_of(schema)
-    if look is not None and look.surely_fits(arguments):
+    if tool.plain is not None and tool.plain.surely_fits(arguments):
         return arguments
     # Here, for jsonschema is 3 MiB, and most arguments are plain.
     from mcp_bridge.tools.validation import fitted
@@ -38,42 +36,32 @@ def read(text: str, schema: Json) -> Json:
     return fitted(arguments, schema)
 
 
-def look_of(schema: Json) -> Plain | None:
-    try:
-        return made_look(encode(schema))
-    except (RequestError, ValueError):
-        return None  # nested more deeply than JSON is written, or with numbers of a thousand digits
-
-
-@lru_cache(maxsize=1024)
-def made_look(encoded: bytes) -> Plain | None:
-    return plain(loads(encoded))
-
-
 def parse(text: str, schema: Json) -> Json:
     """The arguments as an object, not yet checked."""
     value = value_of(text, schema) if text.strip() else {}
     if isinstance(value, str) and value.strip():
         value = value_of(value, schema)  # JSON in a JSON string: some models quote twice
+    if isinstance(value, dict):
+        return value
     if value is None or value == "":
         return {}
-    if not isinstance(value, dict):
-        raise BadArguments(
-            f"The arguments must be a JSON object, not {kind(value)}. {expected(schema)}"
-        )
-    if nested(value, MAX_DEPTH):
-        raise BadArguments(f"The arguments are nested more than {MAX_DEPTH} levels deep.")
-    return value
+    raise BadArguments(
+        f"The arguments must be a JSON object, not {kind(value)}. {expected(schema)}"
+    )
 
 
 def value_of(text: str, schema: Json) -> Any:
     try:
         # Raw line breaks inside strings are common, and their meaning is clear.
-        return loads(text.encode("utf-8", "replace"), strict=False)
+        value = loads(text.encode("utf-8", "replace"), strict=False)
     except ValueError as exc:
         raise BadArguments(
             f"The arguments are not valid JSON ({exc}): {text[:SHOWN_TEXT]!r}. {expected(schema)}"
         ) from exc
+    # Counting brackets is quick, and there are never fewer of them than levels.
+    if text.count("{") + text.count("[") > MAX_DEPTH and nested(value, MAX_DEPTH):
+        raise BadArguments(f"The arguments are nested more than {MAX_DEPTH} levels deep.")
+    return value
 
 
 def kind(value: object) -> str:

@@ -72,48 +72,47 @@ class ToolRunner:
         Raises:
             SourceError: the source could not answer.
         """
-        source = call.entry.source.name
+        source, context = call.entry.source, call.context
         began = time.monotonic()
         outcome = "cancelled"
         try:
-            result = await self._in_turn(call)
+            if context.deadline <= began:
+                raise out_of_time(call, its_turn=False)
+            if source.parallel:
+                result = await source.call(call.entry.tool.name, call.arguments, context)
+            else:
+                result = await self._in_turn(call)
             outcome = "error" if result.get("isError") is True else "ok"
             return result
         except SourceError as exc:
             outcome = exc.code or "error"
+            if isinstance(exc, SourceTimeout) and is_over(context.deadline):
+                raise out_of_time(call, its_turn=True) from exc
             raise
         except Exception as exc:  # boundary: a source may be anybody's code
             outcome = "source_error"
-            logger.exception("source %s failed in an unforeseen way", source)
-            name = call.entry.name
-            raise SourceError(source, f"{name} failed unexpectedly: {type(exc).__name__}.") from exc
+            logger.exception("source %s failed in an unforeseen way", source.name)
+            what = f"{call.entry.name} failed unexpectedly: {type(exc).__name__}."
+            raise SourceError(source.name, what) from exc
         finally:
             self._record(CallRecord(call, outcome, time.monotonic() - began))
 
     async def _in_turn(self, call: ToolCall) -> Json:
-        source, deadline = call.entry.source, call.context.deadline
-        if deadline <= time.monotonic():
-            raise out_of_time(call, its_turn=False)
-        if source.parallel:
-            return await self._sent(call)
+        source, context = call.entry.source, call.context
         turn = self._turns.setdefault(source.name, anyio.Lock())
-        with anyio.move_on_after(deadline - time.monotonic()) as waiting:
+        with anyio.move_on_after(context.deadline - time.monotonic()) as waiting:
             await turn.acquire()
         if waiting.cancelled_caught:
             raise out_of_time(call, its_turn=False)
         try:
-            return await self._sent(call)
+            return await source.call(call.entry.tool.name, call.arguments, context)
         finally:
             turn.release()
 
-    async def _sent(self, call: ToolCall) -> Json:
-        source = call.entry.source
-        try:
-            return await source.call(call.entry.tool.name, call.arguments, call.context)
-        except SourceTimeout as exc:
-            if time.monotonic() < call.context.deadline - EARLY_SECONDS:
-                raise
-            raise out_of_time(call, its_turn=True) from exc
+
+def is_over(deadline: float) -> bool:
+    """Whether it was this deadline that has ended a call."""
+    return time.monotonic() >= deadline - EARLY_SECONDS
 
 
 def out_of_time(call: ToolCall, *, its_turn: bool) -> SourceError:

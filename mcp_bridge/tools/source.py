@@ -2,16 +2,18 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import field
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
+from mcp_bridge.tools.plain import Plain, plain
 from mcp_bridge.types import ANYONE, Caller, Json, frozen
 
 OnProgress = Callable[[float, float | None, str | None], None]
 """Called at once, in order, with (progress, total or None, message or None)."""
 
 
-@frozen
+@dataclass(frozen=True)
 class Tool:
     """A tool as its source describes it. `definition` is the MCP `Tool` object, untouched."""
 
@@ -24,10 +26,15 @@ class Tool:
         value = self.definition.get("description")
         return value if isinstance(value, str) else ""
 
-    @property
+    @cached_property
     def input_schema(self) -> Json:
         value = self.definition.get("inputSchema")
         return value if isinstance(value, dict) else {"type": "object"}
+
+    @cached_property
+    def plain(self) -> Plain | None:
+        """Its arguments, if a look at their types can tell whether they fit."""
+        return plain(self.input_schema)
 
     def hint(self, name: str) -> bool:
         """An annotation such as `readOnlyHint`, False when it is not given."""

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_bridge.tools.arguments import BadArguments, read
+from mcp_bridge.tools import arguments
+from mcp_bridge.tools.arguments import BadArguments
+from mcp_bridge.tools.source import Tool
 from mcp_bridge.types import Json
 
 ANYTHING: Json = {"type": "object"}
@@ -15,6 +17,10 @@ ANYTHING: Json = {"type": "object"}
 
 def of(**properties: Json) -> Json:
     return {"type": "object", "properties": properties}
+
+
+def read(text: str, schema: Json) -> Json:
+    return arguments.read(text, Tool("x", "t", {"name": "t", "inputSchema": schema}))
 
 
 def refusal(text: str, schema: Json) -> str:

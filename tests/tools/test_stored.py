@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mcp_bridge.tools.arguments import read
 from mcp_bridge.tools.source import CallContext
-from mcp_bridge.tools.stored import DEFINITION, READ, ResultCopy, StoredResults, boundary
+from mcp_bridge.tools.stored import READ, ResultCopy, StoredResults, boundary
 from mcp_bridge.types import Caller, Json
 
 ANNA, BERT = Caller("anna"), Caller("bert")
@@ -103,8 +103,8 @@ async def test_the_oldest_results_make_room_and_the_newest_always_stays() -> Non
 
 
 def test_the_tool_takes_what_its_definition_says() -> None:
-    schema = DEFINITION["inputSchema"]
-    assert read('{"id": "a", "offset": "12"}', schema) == {"id": "a", "offset": 12}
+    (tool,) = StoredResults(page=4, ttl=60).tools
+    assert read('{"id": "a", "offset": "12"}', tool) == {"id": "a", "offset": 12}
 
 
 @pytest.mark.parametrize(
