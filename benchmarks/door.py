@@ -1,24 +1,16 @@
 """The `/mcp` door: what a tool call and a list cost through the bridge, and directly."""
 
-import argparse
 import json
-import os
 import sys
-import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import anyio
-import httpx2
-from mcp import StdioServerParameters
-from mcp.client import Client
-from mcp.client.streamable_http import streamable_http_client
-
 from benchmarks import targets
+from benchmarks.client import ARGUMENTS, HTTP, STDIO, Took, Way, calls_of, client
 from benchmarks.load import Plan
-from benchmarks.measure import SLICES, Cell, best, measure
-from benchmarks.processes import ROOT, Watched, await_url, cores, free_port, get, python, started
+from benchmarks.measure import SLICES, Cell, measure
+from benchmarks.processes import ROOT, Process, await_url, cores, free_port, get, python, started
 from benchmarks.report import Table
 from benchmarks.scenarios import ECHOED
 from benchmarks.servers.least import ECHO
@@ -100,14 +92,15 @@ def calls(bench: Bench) -> Table:
     table = Table(
         f"tools/call, {USERS} at a time",
         ["calls/s", "CPU per call (ms)", "of direct"],
-        notes="CPU: of the bridge; in the rows of direct calls of the server (over HTTP) or of the "
-        "SDK's client (over stdio). The server that is behind over HTTP shares the bridge's core.",
+        notes="CPU: of the bridge; in the rows of direct calls of the server. The one that is "
+        "behind over HTTP shares the bridge's core.",
     )
     with sdk_server() as sdk:
         direct = {era: direct_call(bench, sdk, era, table) for era in (MODERN, LEGACY)}
         if not bench.quick:
-            over_stdio(bench, table)
-            clients(bench, table, sdk)
+            with client(bench.folder) as process:
+                over_stdio(process, table)
+                clients(bench, process, table, sdk)
         through(bench, table, sdk, direct)
     return table
 
@@ -122,7 +115,7 @@ def direct_call(bench: Bench, sdk: Target, era: str, table: Table) -> float:
 
 
 def call_of(tool: str) -> dict[str, Any]:
-    return {"name": tool, "arguments": {"text": "hello"}}
+    return {"name": tool, "arguments": ARGUMENTS}
 
 
 def through(bench: Bench, table: Table, sdk: Target, direct: Mapping[str, float]) -> None:
@@ -179,17 +172,17 @@ def sdk_server() -> Generator[Target]:
 # With the SDK's client, as most clients are made
 
 
-def over_stdio(bench: Bench, table: Table) -> None:
-    lean = [sys.executable, "-I", "-S", str(ECHO), "a", "10"]
-    sdk = python("benchmarks.servers.sdk", "stdio")
-    for name, tool, server in (("lean", "a_echo", lean), ("SDK", "sdk_echo", sdk)):
+def over_stdio(process: Process, table: Table) -> None:
+    lean = (sys.executable, "-I", "-S", str(ECHO), "a", "10")
+    sdk = tuple(python("benchmarks.servers.sdk", "stdio"))
+    for name, tool, command in (("lean", "a_echo", lean), ("SDK", "sdk_echo", sdk)):
         what = f"{name} server over stdio, directly with the SDK's client"
         progress(what)
-        told = sdk_client(cores()[0], tool, *server)
-        table.add(what, (told["per_second"], told["cpu_ms"], None))
+        took = calls_of(process, Way(STDIO, command=command, tool=tool, count=SDK_CALLS), None)
+        table.add(what, (took.per_second, took.cpu_ms, None))
 
 
-def clients(bench: Bench, table: Table, sdk: Target) -> None:
+def clients(bench: Bench, process: Process, table: Table, sdk: Target) -> None:
     """The SDK's client over HTTP: directly, and through a bridge in front of the same server."""
     tool, server = behind(sdk)[OVER_HTTP]
     with targets.bridge(bench.folder, bench.direct, {"a": {**server, "required": True}}) as ours:
@@ -197,68 +190,26 @@ def clients(bench: Bench, table: Table, sdk: Target) -> None:
             ways = {f"the SDK's client, directly, {era}": sdk}
             ways[what := f"the SDK's client, through /mcp {era}"] = ours
             progress(what)
-            turns = [[of_client(way, era, tool) for way in ways.values()] for _ in range(SLICES)]
-            direct, through = map(best, zip(*turns, strict=True))
-            share = through.per_second / direct.per_second
-            for name, cell, of in zip(ways, (direct, through), (None, f"{share:.2f}"), strict=True):
-                table.add(name, (cell.per_second, cell.cpu_ms, of))
+            turns = [[of(process, way, era, tool) for way in ways.values()] for _ in range(SLICES)]
+            directly, through = (max(each, key=rate) for each in zip(*turns, strict=True))
+            share = through.per_second / directly.per_second
+            for name, took, ratio in zip(
+                ways, (directly, through), (None, f"{share:.2f}"), strict=True
+            ):
+                table.add(name, (took.per_second, took.cpu_ms, ratio))
             bench.goal(f"direct calls/s, times those of {what}", 1 / share, 1 / 0.7)
 
 
-def of_client(target: Target, era: str, tool: str) -> Cell:
-    """The calls of one client process, which has the cores of the load."""
-    assert target.process is not None
+def of(process: Process, target: Target, era: str, tool: str) -> Took:
+    """The calls of the client over HTTP."""
     url = target.url.removesuffix("/v1") + PLACE
-    before = target.process.cpu()
-    told = sdk_client(cores()[1], tool, url, era, json.dumps(dict(target.headers)))
-    cpu_ms = (target.process.cpu() - before) * 1000 / told["calls"]
-    return Cell(cpu_ms=cpu_ms, per_second=told["per_second"])
-
-
-def sdk_client(on: set[int], tool: str, *server: str) -> dict[str, float]:
-    """What a client tells that has called a tool: of a command, or at a URL."""
-    command = python("benchmarks.door", tool, str(SDK_CALLS), *server)
-    env = {"BENCH_CORES": ",".join(map(str, cores()[1])), "PYTHONPATH": str(ROOT)}
-    with started(command, on, env=env, talk=True) as process:
-        assert process.popen.stdout is not None
-        told: dict[str, float] = json.loads(process.popen.stdout.readline())
-    return told
-
-
-async def call_over_http(
-    tool: str, count: int, url: str, era: str, headers: str
-) -> dict[str, float]:
     mode = MODERN if era == MODERN else "legacy"
-    async with httpx2.AsyncClient(headers=json.loads(headers), timeout=60) as http:
-        way = streamable_http_client(url, http_client=http)
-        async with Client(way, mode=mode, cache=None) as client:
-            return await timed(client, tool, count)
+    way = Way(HTTP, url, headers=dict(target.headers), era=mode, tool=tool, count=SDK_CALLS)
+    return calls_of(process, way, target.process)
 
 
-async def call_over_stdio(tool: str, count: int, command: list[str]) -> dict[str, float]:
-    server = StdioServerParameters(command=command[0], args=command[1:], env=dict(os.environ))
-    async with Client(server) as client:
-        return await timed(client, tool, count)
-
-
-async def timed(client: Client, tool: str, count: int) -> dict[str, float]:
-    """Call a tool as any client does that is made with the SDK."""
-    us = Watched((os.getpid(),))
-
-    async def user(calls: int) -> None:
-        for _ in range(calls):
-            result = await client.call_tool(tool, {"text": "hello"})
-            assert not result.is_error
-
-    await user(50)
-    cpu, began = us.cpu(), time.perf_counter()
-    async with anyio.create_task_group() as tasks:
-        for _ in range(USERS):
-            tasks.start_soon(user, count // USERS)
-    done = count // USERS * USERS
-    seconds = time.perf_counter() - began
-    used = (us.cpu() - cpu) * 1000 / done
-    return {"per_second": done / seconds, "cpu_ms": used, "calls": done + 50}
+def rate(took: Took) -> float:
+    return took.per_second
 
 
 # Lists
@@ -276,20 +227,3 @@ def lists(bench: Bench) -> Table:
             table.add(era, (cell.per_second, cell.cpu_ms))
             bench.goal(f"tools/list of {LIST_SIZE} tools, {era}: CPU (ms)", cell.cpu_ms, 1)
     return table
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="benchmarks.door")
-    parser.add_argument("tool")
-    parser.add_argument("count", type=int)
-    parser.add_argument("command", nargs=argparse.REMAINDER)
-    given = parser.parse_args()
-    if given.command[0].startswith("http"):
-        told = anyio.run(call_over_http, given.tool, given.count, *given.command)
-    else:
-        told = anyio.run(call_over_stdio, given.tool, given.count, given.command)
-    print(json.dumps(told), flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -14,9 +14,10 @@ import anyio.to_thread
 import httptools
 import pytest
 
-from benchmarks.doors import COUNT as CALLS
-from benchmarks.doors import SOCKET, STDIO, WARM, served
-from benchmarks.doors import carry_out as carry_out_calls
+from benchmarks.client import COUNT as CALLS
+from benchmarks.client import SOCKET, STDIO, WARM
+from benchmarks.client import carry_out as carry_out_calls
+from benchmarks.doors import served
 from benchmarks.inference import Answers, serve
 from benchmarks.instructions import CASES, figures, table_of, totals
 from benchmarks.load import Measured, Plan, Spread, carry_out, problem_of
