@@ -21,6 +21,12 @@ class Clocks:
         self._timer: asyncio.TimerHandle | None = None
         self._at = math.inf
 
+    def stop(self) -> None:
+        """Let go of the timer, unless a clock still runs."""
+        if self._timer is not None and not self.running:
+            self._timer.cancel()
+            self._timer, self._at = None, math.inf
+
     def look_at(self, when: float) -> None:
         """Look whose time is up, at the latest then."""
         if when < self._at:
@@ -48,12 +54,15 @@ class Clock:
     It does what anyio's cancel scope with a deadline does, for one task and at a tenth of the cost,
     and goes together with the scopes around it. What it has ended is left quietly: the code after
     the block runs. `deadline` is counted as `time.monotonic` does.
+
+    Many that have a deadline share `clocks`: one that is alone sets a timer, and takes it back.
     """
 
-    __slots__ = ("_before", "_clocks", "_deadline", "_is_over", "_task")
+    __slots__ = ("_before", "_clocks", "_deadline", "_is_alone", "_is_over", "_task")
 
     def __init__(self, clocks: Clocks | None = None, deadline: float = math.inf) -> None:
         self._clocks = clocks or Clocks()
+        self._is_alone = clocks is None
         self._deadline = deadline
         self._task: asyncio.Task[object] | None = None
         self._before = 0
@@ -93,6 +102,8 @@ class Clock:
     ) -> bool:
         task, self._task = self._task, None
         self._clocks.running.discard(self)
+        if self._is_alone:
+            self._clocks.stop()
         if not self._is_over or task is None:
             return False
         # When others cancel the task, too, it is theirs (as in asyncio.timeout).

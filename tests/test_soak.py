@@ -34,7 +34,7 @@ import uvloop
 from mcp_bridge.agent.conversation import Ask
 from mcp_bridge.api.leaving import LOOK_SECONDS, Watch
 from mcp_bridge.bridge import Bridge
-from mcp_bridge.clock import Clock
+from mcp_bridge.clock import Clock, Clocks
 from mcp_bridge.errors import InferenceError
 from mcp_bridge.mcp_client.connection import Connection
 from tests.api.bridged import Place, bridged, scripted_server
@@ -390,6 +390,14 @@ async def test_an_answer_that_took_long_is_let_go_before_the_collector_runs() ->
     slowly = answer(calls=[("c1", "slow", json.dumps({"steps": 1, "pause": 2 * LOOK_SECONDS}))])
     async with uncollected(
         slowly, answer("Done."), mcp_servers={"tools": scripted_server()}, made=(Watch,)
+    ) as place:
+        assert (await place.said("hi", stream=False))["content"] == "Done."
+
+
+async def test_an_answer_leaves_no_timer_behind() -> None:
+    called = answer(calls=[("c1", "echo", json.dumps({"text": "hi"}))])
+    async with uncollected(
+        called, answer("Done."), mcp_servers={"tools": scripted_server()}, made=(Clocks,)
     ) as place:
         assert (await place.said("hi", stream=False))["content"] == "Done."
 

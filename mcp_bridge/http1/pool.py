@@ -3,10 +3,10 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Callable, Sequence
 from functools import lru_cache
 
-from aiohappyeyeballs import start_connection
+from aiohappyeyeballs import AddrInfoType, start_connection
 
 from mcp_bridge.http1.connection import PIECE, Connection, Response
 from mcp_bridge.http1.failures import Broken, ProxyRefused, TooSlow, Unreachable
@@ -165,7 +165,7 @@ class Pool:
 
     async def _connect(self, connection: Connection) -> None:
         end = self._proxy or self.origin
-        addresses = await self._loop.getaddrinfo(end.host, end.port, type=socket.SOCK_STREAM)
+        addresses = await addresses_of(end)
         sock = await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # answers may take minutes
         await self._loop.create_connection(
@@ -201,6 +201,19 @@ class Pool:
             target = f"http://{self.origin.host_header}{target}"
             headers += login_at(self._proxy)
         return request_line(method, target) + header_lines(headers)
+
+
+async def addresses_of(end: Origin) -> Sequence[AddrInfoType]:
+    """Where a host is. Its name is looked up in a thread, but an address needs none.
+
+    Raises:
+        OSError: there is no such host.
+    """
+    kind = socket.SOCK_STREAM
+    try:
+        return socket.getaddrinfo(end.host, end.port, type=kind, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        return await asyncio.get_running_loop().getaddrinfo(end.host, end.port, type=kind)
 
 
 async def upload(connection: Connection, body: AsyncIterable[bytes] | bytes, start: bytes) -> None:

@@ -21,7 +21,7 @@ from typing import NoReturn
 
 import anyio
 
-from mcp_bridge.clock import Clock
+from mcp_bridge.clock import Clock, Clocks
 from mcp_bridge.config.redact import HIDDEN, without_secrets
 from mcp_bridge.config.settings import InferenceServer
 from mcp_bridge.errors import InferenceError
@@ -222,6 +222,7 @@ class Endpoint:
         self._clients: Clients | None = None
         self._turns = asyncio.Semaphore(settings.max_connections)
         self._url = lru_cache(URLS_KEPT)(self.address.full)
+        self._clocks = Clocks()
         self._open = 0
         self._retired = False
 
@@ -298,8 +299,8 @@ class Endpoint:
     async def _reply(self, send: Send, *, as_it_is: bool = False) -> Reply:
         await self._take_turn()
         self._open += 1
-        clock = Clock()
-        clock.deadline = asyncio.get_running_loop().time() + self.settings.first_byte_timeout
+        deadline = asyncio.get_running_loop().time() + self.settings.first_byte_timeout
+        clock = Clock(self._clocks, deadline)
         try:
             with clock:
                 request = await send(self._opened(), clock)

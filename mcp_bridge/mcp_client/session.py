@@ -137,12 +137,15 @@ class Session:
     @asynccontextmanager
     async def opened(self) -> AsyncGenerator["Session"]:
         """Serve the server's messages while the session is used."""
-        async with anyio.create_task_group() as tasks:
-            await tasks.start(self._run)
-            try:
-                yield self
-            finally:
-                tasks.cancel_scope.cancel()
+        try:
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(self._run)
+                try:
+                    yield self
+                finally:
+                    tasks.cancel_scope.cancel()
+        finally:
+            self._clocks.stop()
 
     async def _run(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         await self.channel.dispatcher.run(
