@@ -92,6 +92,11 @@ class Response:
         """Whether everything has been read."""
         return self._ended and not self._pieces
 
+    @property
+    def is_over(self) -> bool:
+        """Whether everything has arrived, or nothing more will."""
+        return self._connection is None
+
     def close(self) -> None:
         """Need it no more. Whoever waits for more of it fails."""
         if self._connection is not None:

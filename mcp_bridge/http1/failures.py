@@ -3,6 +3,7 @@
 HttpFailure
 ├── Unsent            no byte of the request was on its way: it may be sent again
 │   ├── Unreachable   no connection came about
+│   │   └── ProxyUnreachable  nor one to the proxy
 │   ├── TooSlow       none came about in time
 │   └── ProxyRefused  the proxy does not lead there
 ├── Broken            the connection ended before the answer did
@@ -29,6 +30,10 @@ class Unreachable(Unsent):
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+class ProxyUnreachable(Unreachable):
+    """No connection to the proxy came about."""
 
 
 class TooSlow(Unsent):

@@ -9,8 +9,9 @@ from functools import lru_cache
 from aiohappyeyeballs import AddrInfoType, start_connection
 
 from mcp_bridge.http1.connection import PIECE, Connection, Response
-from mcp_bridge.http1.failures import Broken, ProxyRefused, TooSlow, Unreachable
+from mcp_bridge.http1.failures import Broken, ProxyRefused, ProxyUnreachable, TooSlow, Unreachable
 from mcp_bridge.http1.head import Origin, header_lines, request_line
+from mcp_bridge.http1.trust import trusted
 from mcp_bridge.tasks import Tasks
 
 KEEP_ALIVE_SECONDS = 60.0
@@ -46,8 +47,8 @@ class Pool:
         self,
         url: str,
         *,
-        trust: Trust,
         connect_timeout: float,
+        trust: Trust = trusted,
         proxy: str | None = None,
         host: str | None = None,
         keep_alive: float = KEEP_ALIVE_SECONDS,
@@ -121,7 +122,13 @@ class Pool:
 
     def _waiting(self) -> Connection | None:
         """One that waits for a request. The one that was used last is the least likely to end."""
-        return self._idle.popitem()[0] if self._idle else None
+        if not self._idle:
+            return None
+        connection, since = self._idle.popitem()
+        if self._loop.time() - since < self._keep_alive:
+            return connection
+        connection.abort()  # the sweeper is late, and so are we
+        return None
 
     def _released(self, connection: Connection) -> None:
         """It is free, or closed."""
@@ -149,7 +156,7 @@ class Pool:
         try:
             async with asyncio.timeout(self._connect_timeout):
                 await self._connect(connection)
-        except (TimeoutError, OSError, UnicodeError, ProxyRefused) as exc:
+        except BaseException as exc:
             connection.abort()
             match exc:
                 case TimeoutError() if exc.errno is None:
@@ -157,16 +164,16 @@ class Pool:
                 case OSError() | UnicodeError():
                     raise Unreachable(exc) from None
             raise
-        except BaseException:
-            connection.abort()
-            raise
         self._open.add(connection)
         return connection
 
     async def _connect(self, connection: Connection) -> None:
         end = self._proxy or self.origin
         addresses = await addresses_of(end)
-        sock = await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS)
+        try:
+            sock = await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS)
+        except OSError as exc:
+            raise (ProxyUnreachable if self._proxy else Unreachable)(exc) from None
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # answers may take minutes
         await self._loop.create_connection(
             lambda: connection,

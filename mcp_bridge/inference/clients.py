@@ -6,7 +6,6 @@ the environment, so everything is given to it. Bytes go through `http1`: measure
 HTTP client under the openai package (docs/performance.md).
 """
 
-import ssl
 from collections.abc import Iterable
 
 from mcp_bridge.config.settings import InferenceServer
@@ -34,7 +33,6 @@ class Clients:
         ours = {**credentials(settings), **given_headers(settings)}
         self._pool = Pool(
             address.url,
-            trust=trusted,
             connect_timeout=settings.connect_timeout,
             proxy=None if address.is_local else proxy_for(address.url),
             host=ours.pop("host", None),
@@ -57,13 +55,6 @@ class Clients:
 
     async def aclose(self) -> None:
         await self._pool.aclose()
-
-
-def trusted() -> ssl.SSLContext:
-    """The certificates of the system, or those of SSL_CERT_FILE."""
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["http/1.1"])
-    return context
 
 
 def credentials(settings: InferenceServer) -> dict[str, str]:

@@ -1,9 +1,8 @@
-"""The HTTP client of one MCP server: its address, headers, proxy, certificates and connections.
+"""The HTTP client of one MCP server: its address, headers, cookies, proxy and connections.
 
-aiohttp carries the bytes: measured, a call costs a tenth of the CPU time that it costs through the
-SDK's transport on httpx2 (docs/performance.md). What it raises becomes a ConnectionLost here, in
-words that name the place and no secret. Unsent is the one after which a call may be sent again: no
-byte of it was on its way (L22).
+`http1` carries the bytes. What it raises becomes a ConnectionLost here, in words that name the
+place and no secret. Unsent is the one after which a call may be sent again: no byte of it was on
+its way (L22).
 
 A redirect is followed only within the origin of the request, and only with the same method: the
 configured headers are for that server, and a POST that becomes a GET has lost its message.
@@ -13,23 +12,26 @@ crosses with that is lost, and whether it took effect is not known; so ours are 
 """
 
 import asyncio
-import errno
-import io
 import ssl
 from base64 import b64encode
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
+from typing import TypeVar
 
-import aiohttp
 import anyio
-from multidict import CIMultiDict
 from yarl import URL
 
 from mcp_bridge.config.settings import McpServer
 from mcp_bridge.errors import SourceUnavailable
+from mcp_bridge.http1 import failures
+from mcp_bridge.http1.decoding import decoded
+from mcp_bridge.http1.head import header_lines
+from mcp_bridge.http1.pool import Pool, Request
+from mcp_bridge.mcp_client.cookies import Cookies
 from mcp_bridge.mcp_client.jsonrpc import ConnectionLost
 from mcp_bridge.proxy import BadProxy, proxy_for
+
+T = TypeVar("T")
 
 CONNECT_SECONDS = 10.0
 KEEP_ALIVE_SECONDS = 4.0
@@ -41,26 +43,12 @@ LINGER_SECONDS = 1.0
 
 REFUSAL_SECONDS = 5.0
 MOST_OF_A_REFUSAL = 1_000_000
-CLOSE_SECONDS = 2.0
-MAX_CONNECTIONS = 1000
 MAX_REDIRECTS = 5
-MAX_HEADER = 65_536
-AT_ONCE = 2**20
-"""A larger body is written in pieces, so that other requests get their turn."""
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 KEEP_THE_METHOD = frozenset({307, 308})
-NOT_IN_A_HEADER = frozenset("\r\n\0")
 
-FAILURES = (aiohttp.ClientError, OSError, ValueError)
-UNSENT = (
-    aiohttp.ClientConnectorError,
-    aiohttp.ConnectionTimeoutError,
-    aiohttp.ClientHttpProxyError,
-    aiohttp.InvalidURL,
-    UnicodeError,  # the host cannot be looked up
-)
-"""Failures that happen before a byte of the request is on its way."""
+FAILURES = (failures.HttpFailure, ValueError)
 
 
 class Unsent(ConnectionLost):
@@ -91,46 +79,49 @@ def place(url: URL | str) -> str:
         return str(url).partition("?")[0].rpartition("@")[2]
 
 
-def words(exc: BaseException, url: URL) -> str:
-    """A transport failure as people read it."""
+def words(exc: BaseException, url: URL, *, begun: bool = False) -> str:
+    """A failure as people read it; `begun`: an answer had begun."""
     match exc:
-        case aiohttp.ConnectionTimeoutError():
+        case failures.TooSlow():
             return f"no connection to {place(url)} in time"
-        case aiohttp.ClientProxyConnectionError():
+        case failures.ProxyUnreachable():
             return f"no connection to the proxy in front of {place(url)}"
-        case aiohttp.ClientConnectorError():
-            return _unreachable(exc.os_error, place(url))
-        case aiohttp.ClientHttpProxyError():
+        case failures.Unreachable():
+            return _unreachable(exc.error, place(url))
+        case failures.ProxyRefused():
             return f"the proxy answered {exc.status} ({place(url)})"
-        case aiohttp.SocketTimeoutError():
-            return f"{place(url)} has been silent for too long"
-        case aiohttp.ServerDisconnectedError():
-            return f"{place(url)} closed the connection without an answer"
-        case aiohttp.ClientPayloadError() if "decode" in str(exc):
+        case failures.Undecodable():
             return f"{place(url)} sent an answer that cannot be decompressed"
-        case aiohttp.ClientPayloadError():
-            return f"{place(url)} broke off in the middle of its answer"
-        case aiohttp.ClientResponseError():
+        case failures.NotHttp():
             return f"what answers at {place(url)} is no HTTP"
-        case UnicodeError():
-            return f"there can be no such host ({place(url)})"
-        case aiohttp.ClientOSError():
-            return f"the connection to {place(url)} broke"
+        case failures.Broken() if begun:
+            return f"{place(url)} broke off in the middle of its answer"
+        case failures.Broken():
+            return f"{place(url)} closed the connection without an answer"
+        case TimeoutError():
+            return f"{place(url)} has been silent for too long"
         case _:
             return f"{type(exc).__name__} at {place(url)}"
 
 
-def _unreachable(error: OSError, where: str) -> str:
-    if error.errno == errno.ECONNREFUSED:
-        return f"connection refused at {where}"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message} ({where})"
-    return f"{error.strerror or error or type(error).__name__} ({where})"
+def _unreachable(error: Exception, where: str) -> str:
+    match error:
+        case ConnectionRefusedError():
+            return f"connection refused at {where}"
+        case ssl.SSLCertVerificationError():
+            return f"its certificate is not trusted: {error.verify_message} ({where})"
+        case UnicodeError():
+            return f"there can be no such host ({where})"
+        case OSError() if error.strerror:
+            return f"{error.strerror} ({where})"
+        case _:
+            return f"{error or type(error).__name__} ({where})"
 
 
-def lost(exc: BaseException, url: URL) -> ConnectionLost:
-    """What a failure of the packages below means for a request."""
-    return (Unsent if isinstance(exc, UNSENT) else ConnectionLost)(words(exc, url))
+def lost(exc: BaseException, url: URL, *, begun: bool = False) -> ConnectionLost:
+    """What a failure means for a request; `begun`: an answer had begun."""
+    unsent = isinstance(exc, failures.Unsent | ValueError)
+    return (Unsent if unsent else ConnectionLost)(words(exc, url, begun=begun))
 
 
 def within_origin(url: URL, target: URL) -> bool:
@@ -146,14 +137,17 @@ def within_origin(url: URL, target: URL) -> bool:
 class Reply:
     """An answer whose head has arrived. Whoever has it closes it, or lets it linger."""
 
-    def __init__(self, response: aiohttp.ClientResponse, leftovers: "Leftovers") -> None:
-        self._response = response
-        self._leftovers = leftovers
+    def __init__(self, request: Request, url: URL, silence: float | None) -> None:
+        """`silence`: the seconds that may pass between two pieces of the body; None: any."""
+        response = request.response
+        self._request = request
+        self._read = decoded(response.read, response.headers.get("content-encoding", ""))
+        self._silence = silence
+        self._lingers = False
+        self.url = url
         self.status = response.status
         self.headers = response.headers
-        self.url = response.url
         self.kind = response.headers.get("content-type", "").lower()
-        self._lingers = False
 
     @property
     def is_json(self) -> bool:
@@ -180,10 +174,10 @@ class Reply:
         Raises:
             ConnectionLost: it broke off.
         """
-        try:
-            return await self._response.read()
-        except FAILURES as exc:
-            raise lost(exc, self.url) from None
+        pieces = []
+        while piece := await self.piece():
+            pieces.append(piece)
+        return b"".join(pieces)
 
     async def beginning(self) -> bytes:
         """As much of a refusal as is worth reading; what breaks off has said enough."""
@@ -203,41 +197,33 @@ class Reply:
             ConnectionLost: it broke off.
         """
         try:
-            return await self._response.content.readany()
-        except FAILURES as exc:
-            raise lost(exc, self.url) from None
+            return await within(self._silence, self._read)
+        except (*FAILURES, TimeoutError) as exc:
+            raise lost(exc, self.url, begun=True) from None
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """Break it off, unless it is at its end or lingers: then its connection serves again."""
-        if not self._lingers and not self._response.closed:
-            self._response.close()
+        if not self._lingers:
+            await self._request.aclose()
 
     def linger(self) -> None:
         """It is needed no more, but its connection is if the server ends the answer soon."""
         self._lingers = True
-        self._leftovers.keep(self._response)
+        response = self._request.response
+        if not response.is_over:
+            asyncio.get_running_loop().call_later(LINGER_SECONDS, response.close)
 
 
-class Leftovers:
-    """Answers that nobody reads to their end. Their connections serve again if that comes soon."""
+async def within(seconds: float | None, wait: Callable[[], Awaitable[T]]) -> T:
+    """What is waited for.
 
-    def __init__(self) -> None:
-        self._timers: dict[aiohttp.ClientResponse, asyncio.TimerHandle] = {}
-
-    def keep(self, response: aiohttp.ClientResponse) -> None:
-        if not response.closed:
-            loop = asyncio.get_running_loop()
-            self._timers[response] = loop.call_later(LINGER_SECONDS, self._drop, response)
-            response.content.on_eof(partial(self._drop, response))
-
-    def _drop(self, response: aiohttp.ClientResponse) -> None:
-        if (timer := self._timers.pop(response, None)) is not None:
-            timer.cancel()
-            response.close()  # which has no effect on one that is at its end
-
-    def close(self) -> None:
-        for response in tuple(self._timers):
-            self._drop(response)
+    Raises:
+        TimeoutError: it took longer.
+    """
+    if seconds is None:
+        return await wait()
+    async with asyncio.timeout(seconds):
+        return await wait()
 
 
 class Client:
@@ -252,34 +238,19 @@ class Client:
         self.url = url.with_user(None)
         self._headers = own_headers(name, settings, url)
         self._proxy = proxy_of(name, url)
-        self._net = aiohttp.ClientTimeout(
-            total=None, connect=CONNECT_SECONDS, sock_read=settings.max_timeout + SILENT_SECONDS
-        )
-        self._patient = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS)
-        self._leftovers = Leftovers()
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=MAX_CONNECTIONS,
-                keepalive_timeout=KEEP_ALIVE_SECONDS,
-                ssl=trusted() if url.scheme == "https" else True,
-            ),
-            # A balancer's cookie leads to the machine that has the session.
-            cookie_jar=aiohttp.CookieJar(unsafe=True),
-            max_line_size=MAX_HEADER,
-            max_field_size=MAX_HEADER,
-        )
+        self._silence = settings.max_timeout + SILENT_SECONDS
+        self._cookies = Cookies()
+        self._pools = {self.url.origin(): self._pool(self.url)}
 
-    def headers(self, more: Mapping[str, str]) -> "CIMultiDict[str]":
-        """The configured headers and these, which win."""
-        headers = self._headers.copy()
-        headers.update(more)
-        return headers
+    def headers(self, more: Mapping[str, str]) -> dict[str, str]:
+        """The configured headers and these, which win; the names of both are lower-case."""
+        return {**self._headers, **more}
 
     async def open(
         self,
         method: str,
         url: URL,
-        headers: "CIMultiDict[str]",
+        headers: Mapping[str, str],
         body: bytes | None = None,
         *,
         has_deadline: bool = False,
@@ -290,9 +261,9 @@ class Client:
             Unsent: nothing was sent.
             ConnectionLost: no answer came.
         """
-        timeout = self._patient if has_deadline else self._net
+        silence = None if has_deadline else self._silence
         for _ in range(MAX_REDIRECTS):
-            reply = await self._once(method, url, headers, body, timeout)
+            reply = await self._once(method, url, headers, body, silence)
             target = reply.location
             if target is None or not within_origin(url, target):
                 return reply
@@ -300,35 +271,40 @@ class Client:
                 return reply
             reply.linger()
             url = target
-        return await self._once(method, url, headers, body, timeout)
+        return await self._once(method, url, headers, body, silence)
 
     async def _once(
         self,
         method: str,
         url: URL,
-        headers: "CIMultiDict[str]",
+        headers: Mapping[str, str],
         body: bytes | None,
-        timeout: aiohttp.ClientTimeout,
+        silence: float | None,
     ) -> Reply:
+        where = str(url)
         try:
-            response = await self._session.request(
-                method,
-                url,
-                headers=headers,
-                data=io.BytesIO(body) if body is not None and len(body) > AT_ONCE else body,
-                allow_redirects=False,
-                proxy=self._proxy,
-                timeout=timeout,
+            lines = header_lines((*headers.items(), *self._cookies.for_url(where)))
+            pool = self._pools.get(url.origin()) or self._pools.setdefault(
+                url.origin(), self._pool(url)
             )
-        except FAILURES as exc:
+            request = await within(silence, lambda: pool.send(method, where, lines, body))
+        except (*FAILURES, TimeoutError) as exc:
             raise lost(exc, url) from None
-        return Reply(response, self._leftovers)
+        self._cookies.take(where, request.response.raw_headers)
+        return Reply(request, url, silence)
+
+    def _pool(self, url: URL) -> Pool:
+        return Pool(
+            str(url),
+            connect_timeout=CONNECT_SECONDS,
+            proxy=self._proxy,
+            keep_alive=KEEP_ALIVE_SECONDS,
+        )
 
     async def aclose(self) -> None:
         """Close every connection."""
-        self._leftovers.close()
-        with anyio.move_on_after(CLOSE_SECONDS, shield=True):
-            await self._session.close()
+        for pool in self._pools.values():
+            await pool.aclose()
 
 
 @asynccontextmanager
@@ -345,29 +321,22 @@ async def opened(name: str, settings: McpServer) -> AsyncGenerator[Client]:
         await client.aclose()
 
 
-def own_headers(name: str, settings: McpServer, url: URL) -> "CIMultiDict[str]":
+def own_headers(name: str, settings: McpServer, url: URL) -> dict[str, str]:
     """What every request carries: the configured headers, and a login that the URL holds."""
-    headers = CIMultiDict({"user-agent": "mcp-bridge", "accept-encoding": "gzip, deflate"})
+    headers = {"user-agent": "mcp-bridge", "accept-encoding": "gzip, deflate"}
     for key, secret in settings.headers.items():
         value = secret.get_secret_value().strip()  # a file's last line often ends in a line break
-        if NOT_IN_A_HEADER & set(key + value):
+        try:
+            header_lines([(key, value)])
+        except ValueError:
             raise SourceUnavailable(
                 name, f"mcp_servers.{name}: headers.{key.strip()} holds what no header can carry"
-            )
-        headers[key] = value
+            ) from None
+        headers[key.lower()] = value
     if url.user is not None:
         login = f"{url.user}:{url.password or ''}".encode()
         headers["authorization"] = f"Basic {b64encode(login).decode()}"
     return headers
-
-
-def trusted() -> ssl.SSLContext:
-    """The certificates of the system, wherever it keeps them, or those of SSL_CERT_FILE."""
-    from httpx2 import create_ssl_context  # here, for only TLS needs it
-
-    context = create_ssl_context()
-    context.set_alpn_protocols(["http/1.1"])
-    return context
 
 
 def proxy_of(name: str, url: URL) -> str | None:

@@ -54,7 +54,7 @@ async def _event_stream(name: str, client: Client) -> AsyncGenerator[Reply]:
         _check_stream(name, reply)
         yield reply
     finally:
-        reply.close()
+        await reply.aclose()
 
 
 def _check_stream(name: str, reply: Reply) -> None:

@@ -40,7 +40,6 @@ from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
 from mcp.shared.transport_context import TransportContext
 from mcp_types import INTERNAL_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR, RequestId
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
-from multidict import CIMultiDict
 
 from mcp_bridge.config.settings import McpServer
 from mcp_bridge.exact import decode, encode
@@ -69,6 +68,7 @@ POSTED = {"accept": "application/json, text/event-stream", "content-type": "appl
 LISTENING = {"accept": "text/event-stream", "cache-control": "no-store"}
 
 LEAVE_SECONDS = 2.0
+HEAR_OUT_SECONDS = 1.0
 CANCEL_SECONDS = 1.0
 REOPEN_SECONDS = 1.0
 """Before a stream is opened again, when the server does not say."""
@@ -131,6 +131,7 @@ class Streamable(Dispatcher[TransportContext]):
         self._version: str | None = None
         self._last_id = 0
         self._open: set[Exchange] = set()
+        self._one_is_over = anyio.Event()
         self._closed = anyio.Event()
         self._reason = ""
         self.channel = Channel("http", self, is_http=True, noise=lambda: self._inbox.noise)
@@ -162,6 +163,7 @@ class Streamable(Dispatcher[TransportContext]):
             raise
         finally:
             self._open.discard(call.exchange)
+            self._one_is_over.set()
         if isinstance(answer, MCPError):
             raise answer
         return answer
@@ -175,17 +177,16 @@ class Streamable(Dispatcher[TransportContext]):
         modern = self._version in MODERN_PROTOCOL_VERSIONS
         return Call(request_id, key_of(request_id), exchange, modern)
 
-    def _headers(self, method: str, more: Mapping[str, str]) -> "CIMultiDict[str]":
+    def _headers(self, method: str, more: Mapping[str, str]) -> dict[str, str]:
         """The headers of a POST. The version of the last one serves for what has none."""
         if method == "initialize":
             self._version = None
         else:
             self._version = more.get(MCP_PROTOCOL_VERSION_HEADER, self._version)
-        headers = self._in_session(self._posted)
-        headers.update(more)
-        return headers
+        named = {name.lower(): value for name, value in more.items()}
+        return {**self._in_session(self._posted), **named}
 
-    def _in_session(self, headers: "CIMultiDict[str]") -> "CIMultiDict[str]":
+    def _in_session(self, headers: dict[str, str]) -> dict[str, str]:
         headers = headers.copy()
         if self._session_id is not None:
             headers[SESSION] = self._session_id
@@ -194,7 +195,7 @@ class Streamable(Dispatcher[TransportContext]):
         return headers
 
     async def _asked(
-        self, call: Call, method: str, headers: "CIMultiDict[str]", body: bytes
+        self, call: Call, method: str, headers: dict[str, str], body: bytes
     ) -> Json | MCPError:
         reply = await self._post(call.exchange, headers, body)
         try:
@@ -209,9 +210,9 @@ class Streamable(Dispatcher[TransportContext]):
             kind = reply.kind or f"none (HTTP {reply.status})"
             return ForeignContent(INVALID_REQUEST, f"Unexpected content type: {kind}")
         finally:
-            reply.close()
+            await reply.aclose()
 
-    async def _post(self, exchange: Exchange, headers: "CIMultiDict[str]", body: bytes) -> Reply:
+    async def _post(self, exchange: Exchange, headers: dict[str, str], body: bytes) -> Reply:
         exchange.sent = True
         has_deadline = exchange.clock.deadline < math.inf
         try:
@@ -282,7 +283,7 @@ class Streamable(Dispatcher[TransportContext]):
             if not _resumable(call, reader):
                 raise
         finally:
-            reply.close()
+            await reply.aclose()
         return None
 
     def _told(self, event: Event, call: Call | None = None) -> Json | MCPError | None:
@@ -391,6 +392,7 @@ class Streamable(Dispatcher[TransportContext]):
             except Refused as exc:
                 failures += 1
                 if was_open:  # nobody would hear of changes
+                    await self._heard_out()
                     self.channel.fail(f"the event stream cannot be opened again ({exc})")
                 if was_open or exc.status == 405 or failures == MAX_FAILURES:
                     return
@@ -399,6 +401,7 @@ class Streamable(Dispatcher[TransportContext]):
                 # between may close what is silent; some servers do so with all that is no POST.
                 waited = time.monotonic() - began > SHORT_STREAM_SECONDS
                 if isinstance(exc, Unsent) or (was_open and not waited):
+                    await self._heard_out()
                     self.channel.fail(exc.error.message)
                     return
                 failures = 0 if waited else failures + 1
@@ -410,6 +413,17 @@ class Streamable(Dispatcher[TransportContext]):
             useful = reader.heard or time.monotonic() - began > SHORT_STREAM_SECONDS
             await anyio.sleep(pace.seconds(reader.retry, useful=useful))
 
+    async def _heard_out(self) -> None:
+        """Let requests in flight learn how they end: each has a connection of its own.
+
+        A server that has been started anew refuses them, and then they may be sent again; if they
+        were broken off here, nobody would know whether they took effect.
+        """
+        with anyio.move_on_after(HEAR_OUT_SECONDS):
+            while self._open:
+                self._one_is_over = anyio.Event()
+                await self._one_is_over.wait()
+
     async def _heard(self, reply: Reply, reader: EventReader) -> None:
         """Hand on what a stream says, until it ends or breaks."""
         try:
@@ -419,7 +433,7 @@ class Streamable(Dispatcher[TransportContext]):
         except ConnectionLost as exc:
             logger.debug("%s: the event stream broke: %s", self._name, exc)
         finally:
-            reply.close()
+            await reply.aclose()
 
     async def _stream(self, last_id: str) -> Reply:
         """Open an event stream, which goes on after that event.
@@ -468,7 +482,7 @@ class Streamable(Dispatcher[TransportContext]):
             except ConnectionLost as exc:
                 logger.debug("%s: the session was not ended: %s", self._name, exc)
             else:
-                reply.close()
+                await reply.aclose()
                 logger.debug("%s: session ended (HTTP %d)", self._name, reply.status)
 
 

@@ -1,6 +1,6 @@
 """Which transport a server is reached by: one place to choose, one to add another.
 
-Those over a URL are imported when a server needs one: their HTTP library takes 8 MiB of memory.
+Those over a URL are imported when a server needs one: their libraries take 2 MiB of memory.
 """
 
 from contextlib import AbstractAsyncContextManager

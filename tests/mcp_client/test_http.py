@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import aiohttp
 import anyio
 import pytest
 from starlette.applications import Starlette
@@ -17,13 +16,17 @@ from yarl import URL
 
 from mcp_bridge.config.settings import McpServer
 from mcp_bridge.errors import OutcomeUnknown, SourceRefused, SourceTimeout, SourceUnavailable
-from mcp_bridge.mcp_client.http import (
-    FAILURES,
-    Unsent,
-    address,
-    lost,
-    within_origin,
+from mcp_bridge.http1.failures import (
+    BadUrl,
+    Broken,
+    NotHttp,
+    ProxyRefused,
+    ProxyUnreachable,
+    TooSlow,
+    Undecodable,
+    Unreachable,
 )
+from mcp_bridge.mcp_client.http import Unsent, address, lost, within_origin
 from mcp_bridge.tools.source import CallContext
 from tests.mcp_client.running import PATIENCE, Watch, running, text
 from tests.servers.raw import Asked, Pipe, raw
@@ -354,48 +357,41 @@ async def test_an_address_that_is_none_is_said_in_words() -> None:
 # The client.
 
 
-KEY: Any = None
-RESPONSE: Any = None
 UNTRUSTED = ssl.SSLCertVerificationError("self-signed")
 UNTRUSTED.verify_message = "self-signed"
 
 
 @pytest.mark.parametrize(
-    ("foreign", "unsent", "said"),
+    ("failure", "unsent", "said"),
     [
-        (aiohttp.ClientConnectorError(KEY, OSError(111, "x")), True, "connection refused at"),
-        (aiohttp.ClientConnectorError(KEY, OSError(113, "No route to host")), True, "No route"),
-        (aiohttp.ClientConnectorDNSError(KEY, OSError(-2, "Name unknown")), True, "Name unknown"),
-        (aiohttp.ClientConnectorCertificateError(KEY, UNTRUSTED), True, "not trusted: self-signed"),
-        (
-            aiohttp.ClientProxyConnectionError(KEY, OSError(111, "x")),
-            True,
-            "no connection to the p",
-        ),
-        (aiohttp.ClientConnectorSSLError(KEY, OSError(1, "wrong version")), True, "wrong version"),
-        (aiohttp.ConnectionTimeoutError("slow"), True, "no connection to"),
-        (aiohttp.ClientHttpProxyError(RESPONSE, (), status=407), True, "the proxy answered 407"),
-        (aiohttp.InvalidURL("http://x"), True, "InvalidURL"),
-        (aiohttp.ServerDisconnectedError(), False, "closed the connection without an answer"),
-        (aiohttp.ClientOSError(104, "reset"), False, "broke"),
-        (aiohttp.ClientPayloadError("half"), False, "broke off in the middle"),
-        (aiohttp.SocketTimeoutError("slow"), False, "silent for too long"),
-        (aiohttp.ClientResponseError(RESPONSE, (), status=400), False, "is no HTTP"),
-        (aiohttp.ClientConnectionError("closed"), False, "ClientConnectionError at"),
-        (UnicodeError("idna"), True, "no such host"),
+        (Unreachable(OSError(111, "x")), True, "connection refused at"),
+        (Unreachable(OSError(113, "No route to host")), True, "No route"),
+        (Unreachable(OSError(-2, "Name unknown")), True, "Name unknown"),
+        (Unreachable(UNTRUSTED), True, "not trusted: self-signed"),
+        (Unreachable(OSError(1, "wrong version")), True, "wrong version"),
+        (Unreachable(UnicodeError("idna")), True, "no such host"),
+        (ProxyUnreachable(OSError(111, "x")), True, "no connection to the proxy"),
+        (ProxyRefused(407), True, "the proxy answered 407"),
+        (TooSlow(), True, "no connection to"),
+        (BadUrl("http://x"), True, "BadUrl"),
+        (Broken(), False, "closed the connection without an answer"),
+        (NotHttp(), False, "is no HTTP"),
+        (Undecodable(), False, "cannot be decompressed"),
+        (TimeoutError(), False, "silent for too long"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
-def test_every_failure_of_the_library_has_words(
-    foreign: Exception, unsent: bool, said: str
-) -> None:
+def test_every_failure_of_http_has_words(failure: Exception, unsent: bool, said: str) -> None:
     """And says whether a byte of the request was on its way (L22)."""
-    assert isinstance(foreign, FAILURES)
-    error = lost(foreign, URL("http://user:hunter22@host/mcp?token=hunter22"))
+    error = lost(failure, URL("http://user:hunter22@host/mcp?token=hunter22"))
     assert isinstance(error, Unsent) is unsent
     assert said in error.error.message
     assert "http://host/mcp" in error.error.message
     assert "hunter22" not in error.error.message
+
+
+def test_an_answer_that_had_begun_broke_off() -> None:
+    assert "broke off in the middle" in lost(Broken(), URL("http://h"), begun=True).error.message
 
 
 @pytest.mark.parametrize("url", ["nonsense", "ftp://h/x", "http://", "http://[bad", "http:///x"])
