@@ -368,7 +368,7 @@ async def asked(server: InferenceServer, body: Json) -> Answer:
 async def answer_to(server: InferenceServer, body: Json) -> Answer:
     inference = Inference((server,))
     try:
-        async with aclosing(inference.chat(body, text_calls_for=(TOOL_NAME,))) as parts:
+        async with aclosing(await inference.chat(body, text_calls_for=(TOOL_NAME,))) as parts:
             async for part in parts:
                 if isinstance(part, Answer):
                     return part

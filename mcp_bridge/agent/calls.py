@@ -56,9 +56,6 @@ class CallerSide:
     answerer: MakeAnswerer | None = None
     meta: Json = field(default_factory=dict)
 
-    def seeing(self, view: View) -> "CallerSide":
-        return replace(self, view=view)
-
 
 @frozen
 class Outcome:

@@ -65,14 +65,20 @@ class Bounds:
     rounds: int = 0
     calls: int = 0
     stopped: str | None = None
+    late_at: float = field(init=False)
+    """When a model that still speaks is cut. The last round has time of its own."""
+
+    def __post_init__(self) -> None:
+        self.late_at = self.deadline
 
     def seconds_left(self) -> float:
         return max(0.0, self.deadline - time.monotonic())
 
-    def is_late(self) -> bool:
-        """Whether a model that still speaks must be cut; the last round has time of its own."""
-        grace = LAST_WORDS_SECONDS if self.stopped else 0.0
-        return time.monotonic() > self.deadline + grace
+    def stop(self, why: str) -> None:
+        """Note that a bound is reached; the first one counts."""
+        if self.stopped is None:
+            self.stopped = why
+            self.late_at = self.deadline + LAST_WORDS_SECONDS
 
     def check(self, usage: Json | None) -> None:
         """Note the first bound that has been reached."""
@@ -83,9 +89,9 @@ class Bounds:
             "max_seconds": self.seconds_left() <= 0,
             "max_tokens": bool(self.limits.max_tokens) and tokens >= self.limits.max_tokens,
         }
-        self.stopped = self.stopped or next(
-            (name for name, is_so in reached.items() if is_so), None
-        )
+        for name, is_so in reached.items():
+            if is_so:
+                self.stop(name)
 
 
 def tokens_in(usage: Json) -> int:
@@ -177,7 +183,7 @@ class Conversation:
         key = f"{outcome.call.name}\0{outcome.call.arguments}".encode("utf-8", "surrogatepass")
         self._failures[key] = self._failures.get(key, 0) + 1
         if self._failures[key] >= self.bounds.limits.max_same_failures:
-            self.bounds.stopped = self.bounds.stopped or "max_same_failures"
+            self.bounds.stop("max_same_failures")
 
     @property
     def hidden(self) -> tuple[Json, ...]:
@@ -214,7 +220,8 @@ def name_in(tool: Any, kind: str) -> str | None:
 
 def ids_in(messages: Sequence[Json]) -> set[str]:
     """The ids of the calls in a conversation."""
-    return {str(call.get("id")) for message in messages for call in calls_of(message)}
+    given = (message for message in messages if "tool_calls" in message)
+    return {str(call.get("id")) for message in given for call in calls_of(message)}
 
 
 def unforced(choice: Any) -> Any:

@@ -5,7 +5,7 @@ An error ends it by being raised. A conversation that may ask its user can end a
 instead of Finished, and begins again with Started when the answer is here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -62,12 +62,20 @@ class ToolFinished:
     seconds: float
 
 
+Completion = Callable[[], Json]
+LastChunks = Callable[[], tuple[Json, ...]]
+
+
 @frozen
 class Finished:
-    """The whole `chat.completion`, and the last chunks of a stream (finish reason, usage)."""
+    """The end of an answer.
 
-    completion: Json
-    last_chunks: tuple[Json, ...]
+    What makes the whole `chat.completion`, and the last chunks of a stream (finish reason, usage):
+    a door needs one of them.
+    """
+
+    completion: Completion
+    last_chunks: LastChunks
 
 
 @dataclass(slots=True, eq=False)
@@ -77,8 +85,8 @@ class Asked:
     Whoever has the user's next message says `go_on` with it, and drives the conversation on.
     """
 
-    completion: Json
-    last_chunks: tuple[Json, ...]
+    completion: Completion
+    last_chunks: LastChunks
     _next: "Ask | None" = None
 
     def go_on(self, ask: "Ask") -> None:

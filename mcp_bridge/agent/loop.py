@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 
 from mcp_bridge.agent.calls import READ_MORE, CallerSide, CallRunner, MakeAnswerer, Outcome
 from mcp_bridge.agent.context import opened
@@ -62,7 +63,7 @@ GAVE_UP = {
     "max_same_failures": "I stopped: the same tool call failed again and again.",
 }
 
-
+NONE: frozenset[str] = frozenset()
 Parts = AsyncGenerator[Opened | Part | Answer]
 
 
@@ -72,7 +73,6 @@ class Turn:
 
     talk: Conversation
     reply: Reply
-    side: CallerSide
     began: float = field(default_factory=time.monotonic)
     finish_reason: str | None = None
     finished: bool = False
@@ -87,6 +87,12 @@ class Turn:
     def usage(self) -> Json | None:
         """Of all requests that the conversation has gone through."""
         return summed(self.spent, self.reply.usage)
+
+    def last_chunks(self, finish_reason: str) -> tuple[Json, ...]:
+        """How its stream ends."""
+        usage = self.talk.ask.wants_usage
+        last = self.reply.last_chunks(finish_reason, self.extension, usage=usage)
+        return (*self.last_words, *last)
 
     def shown(self, chunks: Sequence[Json]) -> Delta:
         """Chunks of our own, as part of the answer."""
@@ -135,9 +141,29 @@ class Agent:
         outcome = "cancelled"
         try:
             while not turn.finished:
-                async with aclosing(self._round(turn)) as events:
-                    async for event in events:
-                        yield event
+                opened, parts = await self._question(turn)
+                async with aclosing(parts):
+                    if not turn.started:
+                        turn.started = True
+                        yield Started(opened.headers)
+                    async for part in parts:
+                        if isinstance(part, Answer):
+                            turn.answer = part
+                        elif isinstance(part, Part):
+                            if chunks := turn.reply.chunks(part):
+                                yield Delta(chunks)
+                            if time.monotonic() > turn.talk.bounds.late_at:
+                                self._cut(turn)
+                                break
+                if turn.finished:
+                    break
+                calls, chunks = self._heard(turn)
+                if chunks:
+                    yield Delta(chunks)
+                if calls:
+                    async with aclosing(self._run_calls(turn, calls)) as events:
+                        async for event in events:
+                            yield event
             outcome = turn.finish_reason or "stop"
             yield self._end(turn)
         except BridgeError as exc:
@@ -154,10 +180,14 @@ class Agent:
         talk = Conversation(ask, messages, self._limits)
         if ask.view.entries and any(map(was_cut, messages)):
             talk.offer(self._reader)
+        return Turn(talk, Reply(ask.model, talk.client_names, talk.custom_names))
+
+    def _side(self, talk: Conversation) -> CallerSide:
+        """Whose the calls of a round are."""
+        ask = talk.ask
         vision = self._inference.sees_images(ask.model)
         answerer = self._answerer_for(ask)
-        side = CallerSide(ask.caller, talk.view, ask.door, vision, answerer, ask.meta)
-        return Turn(talk, Reply(ask.model, talk.client_names, talk.custom_names), side)
+        return CallerSide(ask.caller, talk.view, ask.door, vision, answerer, ask.meta)
 
     def _answerer_for(self, ask: Ask) -> MakeAnswerer:
         def make(put: Put) -> Answerer:
@@ -166,51 +196,31 @@ class Agent:
 
         return make
 
-    async def _round(self, turn: Turn) -> AsyncGenerator[Event]:
-        """One question to the model and the calls that follow."""
-        answer: Answer | None = None
-        opened, parts = await self._question(turn)
-        async with aclosing(parts):
-            if not turn.started:
-                turn.started = True
-                yield Started(opened.headers)
-            async for part in parts:
-                match part:
-                    case Answer():
-                        answer = part
-                    case Part():
-                        if chunks := turn.reply.chunks(part):
-                            yield Delta(chunks)
-                        if turn.talk.bounds.is_late():
-                            self._cut(turn)
-                            return
-        assert answer is not None  # noqa: S101  # inference ends every question with one Answer
-        turn.answer = answer
-        turn.talk.bounds.rounds += 1
-        if chunks := turn.reply.take(answer):
-            yield Delta(chunks)
-        calls = turn.talk.adopt(answer)
-        if not self._decide(turn, answer, calls):
-            return
-        handed = [call for call in calls if call.name in turn.talk.client_names]
-        if handed and (chunks := turn.reply.hand_out(handed)):
-            yield Delta(chunks)
-        async with aclosing(self._run_calls(turn, answer, calls)) as events:
-            async for event in events:
-                yield event
-
     def _cut(self, turn: Turn) -> None:
         """The time is up and the model goes on and on: what it has said must do (L8)."""
         turn.talk.bounds.stopped = "max_seconds"
         turn.extension = extension(turn)
         turn.finished, turn.finish_reason, turn.answer = True, "length", None
 
-    def _decide(self, turn: Turn, answer: Answer, calls: list[ModelCall]) -> bool:
+    def _heard(self, turn: Turn) -> tuple[list[ModelCall], tuple[Json, ...]]:
+        """The calls of a round that has been answered, and the chunks that nobody was shown yet."""
+        answer, talk = turn.answer, turn.talk
+        assert answer is not None  # noqa: S101  # inference ends every question with one Answer
+        talk.bounds.rounds += 1
+        chunks = turn.reply.take(answer)
+        calls = talk.adopt(answer)
+        handed = [call for call in calls if call.name in talk.client_names]
+        if not self._decide(turn, answer, calls, handed):
+            return [], chunks
+        return calls, (*chunks, *turn.reply.hand_out(handed))
+
+    def _decide(
+        self, turn: Turn, answer: Answer, calls: list[ModelCall], handed: list[ModelCall]
+    ) -> bool:
         """Whether there are calls to see to; settles whether this round is the last."""
-        talk, stopped = turn.talk, turn.talk.bounds.stopped
+        stopped = turn.talk.bounds.stopped
         if stopped:
             turn.extension = extension(turn)
-        handed = [call for call in calls if call.name in talk.client_names]
         if stopped and calls and not handed:
             self._give_up(turn, stopped)
             return False
@@ -232,28 +242,32 @@ class Agent:
 
     async def _question(self, turn: Turn) -> tuple[Opened, Parts]:
         """Ask the model; when a tool's schema is to blame for a refusal, ask again without it."""
-        parts = self._ask(turn)
         try:
-            return await opening_of(parts), parts
+            return await self._ask(turn)
         except InferenceError as exc:
             if not await self._blame_a_tool(turn, exc):
                 raise
-        parts = self._ask(turn)
-        return await opening_of(parts), parts
+        return await self._ask(turn)
 
-    def _ask(self, turn: Turn) -> Parts:
+    async def _ask(self, turn: Turn) -> tuple[Opened, Parts]:
         ask, view = turn.talk.ask, turn.talk.view
-        profile = self._inference.profile(ask.model)
-        without = self._quarantine.names(ask.model, view.definitions(profile))
+        model = ask.model
+        profile = self._inference.profile(model)
+        without = NONE
+        if self._quarantine.knows(model):
+            without = self._quarantine.names(model, view.definitions(profile))
         names: Collection[str] = ()
-        if self._inference.parses_text_calls(ask.model):
+        if self._inference.parses_text_calls(model):
             names = (view.by_name.keys() - without) | turn.talk.client_names
-        return self._inference.chat(
+        parts = await self._inference.chat(
             turn.talk.body(profile, without),
             headers=ask.headers,
             text_calls_for=names,
             shown=turn.talk.client_names,
         )
+        opened = await anext(parts)
+        assert isinstance(opened, Opened)  # noqa: S101  # inference begins every answer with one
+        return opened, parts
 
     async def _blame_a_tool(self, turn: Turn, exc: InferenceError) -> bool:
         ask = turn.talk.ask
@@ -276,9 +290,7 @@ class Agent:
 
     # The calls
 
-    async def _run_calls(
-        self, turn: Turn, answer: Answer, calls: list[ModelCall]
-    ) -> AsyncGenerator[Event]:
+    async def _run_calls(self, turn: Turn, calls: list[ModelCall]) -> AsyncGenerator[Event]:
         """Run our calls, append their messages, and show them to those who asked to see."""
         talk = turn.talk
         ours = [call for call in calls if call.name not in talk.client_names]
@@ -287,7 +299,7 @@ class Agent:
         turn.tools_ran += len(allowed)
         seconds = talk.bounds.seconds_left()
         display = Display(talk.ask.progress, mixed=turn.finished)
-        async with aclosing(self._calls.run(allowed, turn.side, seconds)) as events:
+        async with aclosing(self._calls.run(allowed, self._side(talk), seconds)) as events:
             async for event in events:
                 if isinstance(event, Outcome):
                     outcomes[event.call.id] = event
@@ -302,8 +314,7 @@ class Agent:
                     yield turn.shown(chunks)
         if chunks := display.end():
             yield turn.shown(chunks)
-        said = assistant_message(answer, calls)
-        self._append(turn, said, [outcomes[call.id] for call in ours])
+        self._append(turn, calls, [outcomes[call.id] for call in ours])
 
     async def _ask_the_user(
         self, turn: Turn, question: Question, display: Display
@@ -320,7 +331,8 @@ class Agent:
             yield Delta(turn.reply.take(Answer({"role": "assistant", "content": text})))
             usage = turn.talk.ask.wants_usage
             asked = Asked(
-                turn.reply.completion("stop", {}), turn.reply.last_chunks("stop", {}, usage=usage)
+                partial(turn.reply.completion, "stop", {}),
+                partial(turn.reply.last_chunks, "stop", {}, usage=usage),
             )
             yield asked
             turn.go_on(asked.next)
@@ -353,13 +365,15 @@ class Agent:
         ]
         return allowed, refused
 
-    def _append(self, turn: Turn, said: Json, outcomes: list[Outcome]) -> None:
+    def _append(self, turn: Turn, calls: list[ModelCall], outcomes: list[Outcome]) -> None:
         """Add a round to the conversation, or keep it when the client's calls ended the turn."""
         talk = turn.talk
         for outcome in outcomes:
             talk.note(outcome)
             if outcome.cut:
                 talk.offer(self._reader)
+        assert turn.answer is not None  # noqa: S101  # it holds the calls
+        said = assistant_message(turn.answer, calls)
         answers = [tool_message(outcome) for outcome in outcomes]
         images = images_message(outcomes)
         if turn.finished:
@@ -367,7 +381,6 @@ class Agent:
             return
         talk.messages += [said, *answers, *images]
         talk.bounds.check(turn.usage)
-        turn.side = turn.side.seeing(talk.view)
 
     # What is kept for the follow-up request
 
@@ -390,14 +403,10 @@ class Agent:
                 reply.message,
                 HiddenTurn(talk.hidden, assistant=said_last(turn.answer)),
             )
-        last = reply.last_chunks(finish, turn.extension, usage=talk.ask.wants_usage)
-        return Finished(reply.completion(finish, turn.extension), (*turn.last_words, *last))
-
-
-async def opening_of(parts: Parts) -> Opened:
-    opened = await anext(parts)
-    assert isinstance(opened, Opened)  # noqa: S101  # inference begins every answer with one
-    return opened
+        return Finished(
+            partial(reply.completion, finish, turn.extension),
+            partial(turn.last_chunks, finish),
+        )
 
 
 def said_last(answer: Answer | None) -> Json | None:

@@ -51,6 +51,10 @@ class Quarantine:
             logger.warning("model %s takes no tools: it is asked without them", model)
             self._toolless.add(model)
 
+    def knows(self, model: str) -> bool:
+        """Whether anything of this model's server is known, which costs nothing to ask."""
+        return model in self._toolless or model in self._refused
+
     def names(self, model: str, tools: Sequence[Json]) -> frozenset[str]:
         """The names among `tools` that this model's server refused before."""
         if model in self._toolless:

@@ -59,6 +59,9 @@ class Reply:
 
     def chunks(self, part: Part) -> tuple[Json | Run, ...]:
         """What of this part the caller sees, as finished chunks."""
+        match part:
+            case Part((Run(),), ()):  # as nearly all are: more of a text that has begun
+                return part.chunks
         shown: list[Json | Run] = [
             chunk if isinstance(chunk, Run) else self._models(chunk)
             for chunk in part.chunks
@@ -277,6 +280,8 @@ def joined(old: Any, new: Any, *, parted: bool) -> Any:
 
 def grown(old: Json, new: Json) -> Json:
     """Fields of a choice over rounds: lists inside them, such as logprobs, grow."""
+    if not old:
+        return new
     whole = dict(old)
     for key, value in new.items():
         before = old.get(key)

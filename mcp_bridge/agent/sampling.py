@@ -277,7 +277,7 @@ class BridgeSampler:
     async def _answer_to(self, body: Json) -> Answer:
         names = [tool["function"]["name"] for tool in body.get("tools", ())]
         headers = {DEPTH_HEADER: str(self._depth + 1)}
-        parts = self._inference.chat(body, headers=headers, text_calls_for=names)
+        parts = await self._inference.chat(body, headers=headers, text_calls_for=names)
         answer: Answer | None = None
         async with aclosing(parts):
             async for part in parts:

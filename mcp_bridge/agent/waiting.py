@@ -118,7 +118,7 @@ class Waiting:
                 await talk.events.aclose()
 
     def _park(self, talk: Talk, ask: Ask, asked: Asked, ttl: float) -> None:
-        said = asked.completion["choices"][0]["message"]
+        said = asked.completion()["choices"][0]["message"]
         key = key_of(ask.caller, ask.body["messages"], said)
         talk.asked = asked
         talk.patience.deadline = anyio.current_time() + ttl

@@ -3,15 +3,22 @@
 from types import UnionType
 from typing import Any
 
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
+from mcp_bridge.api.headers import Headers
 from mcp_bridge.errors import RequestError
 from mcp_bridge.exact import loads
 from mcp_bridge.types import Json
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+FIELDS: dict[str, tuple[type | UnionType, str]] = {
+    "stream": (bool, "true or false"),
+    "stream_options": (dict, "an object"),
+    "tool_choice": (str | dict, "a string or an object"),
+    "n": (int, "an integer"),
+}
+"""Fields of a chat that the bridge decides on: their types, and how these are called."""
 
 
 async def read_body(receive: Receive, limit: int) -> bytes:
@@ -88,12 +95,12 @@ def check_chat(body: Json) -> None:
     """
     check_model(body)
     check_messages(body.get("messages"), opened=names_a_prompt(body))
-    check_tools(body.get("tools"))
-    check_flag(body, "stream")
-    check_type(body.get("stream_options"), dict, "stream_options", "an object")
-    check_type(body.get("tool_choice"), str | dict, "tool_choice", "a string or an object")
-    count = body.get("n")
-    if count is not None and (not isinstance(count, int) or isinstance(count, bool)):
+    if "tools" in body:
+        check_tools(body["tools"])
+    for name, (kind, expected) in FIELDS.items():
+        if name in body:
+            check_type(body[name], kind, name, expected)
+    if isinstance(body.get("n"), bool):  # which is an int, too
         raise wrong("n", "an integer")
 
 
@@ -115,7 +122,16 @@ def check_messages(messages: Any, *, opened: bool = False) -> None:
     if not messages and not opened:
         raise RequestError("messages must not be empty", param="messages")
     for number, message in enumerate(messages):
-        check_message(message, f"messages[{number}]")
+        if not is_plain(message):
+            check_message(message, f"messages[{number}]")
+
+
+def is_plain(message: Any) -> bool:
+    """Whether it is somebody's text and nothing else, as most messages are."""
+    if not isinstance(message, dict) or len(message) != 2:
+        return False
+    role, content = message.get("role"), message.get("content")
+    return isinstance(role, str) and role in ROLES and isinstance(content, str)
 
 
 def check_message(message: Any, where: str) -> None:

@@ -5,12 +5,10 @@ while it answers, for leaving stops the work (DESIGN 3.11), streamed or whole.
 """
 
 import logging
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
-from typing import Protocol
 
-from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from mcp_bridge.agent.context import NOTHING_WANTED, Library, with_reader
@@ -20,14 +18,14 @@ from mcp_bridge.agent.sampling import DEPTH_HEADER, depth_of
 from mcp_bridge.agent.waiting import answered
 from mcp_bridge.api.body import check_announced, check_chat, parse_object, read_body
 from mcp_bridge.api.functions import FUNCTIONS, speaks_functions
+from mcp_bridge.api.headers import Headers
 from mcp_bridge.api.leaving import Watch
 from mcp_bridge.api.selection import Choice, choose, is_side_request
 from mcp_bridge.api.strangers import server_of
-from mcp_bridge.api.stream import StreamWriter, WholeWriter, Writer
+from mcp_bridge.api.stream import CHAT, Shape, StreamWriter, WholeWriter, Writer
 from mcp_bridge.bridge import Bridge, Shared
 from mcp_bridge.clock import Clock
 from mcp_bridge.errors import BridgeError, RequestError
-from mcp_bridge.inference.splice import Run
 from mcp_bridge.policy.access import NOTHING
 from mcp_bridge.policy.origin import check_origin
 from mcp_bridge.policy.words import of_name, toolsets_for
@@ -44,27 +42,6 @@ RELAYED_PREFIXES = ("x-openwebui-", "x-title")
 TRACE = ("traceparent", "tracestate", "baggage")
 
 
-class Shape(Protocol):
-    """How an answer looks to the client, whose API may be an older one."""
-
-    def chunks(self, chunks: Iterable[Json | Run]) -> Iterable[Json | Run]: ...
-
-    def whole(self, completion: Json) -> Json: ...
-
-
-class ChatShape:
-    """Chat completions go out as the loop made them."""
-
-    def chunks(self, chunks: Iterable[Json | Run]) -> Iterable[Json | Run]:
-        return chunks
-
-    def whole(self, completion: Json) -> Json:
-        return completion
-
-
-CHAT = ChatShape()
-
-
 @frozen
 class Arrival:
     """A request that was let in: who asks, and what came with it."""
@@ -76,7 +53,7 @@ class Arrival:
 
     @classmethod
     def of(cls, scope: Scope, bridge: Bridge) -> "Arrival":
-        headers = Headers(scope=scope)
+        headers = Headers(scope["headers"])
         check_origin(headers.get("origin"), bridge.settings)
         caller = bridge.doorkeeper.admit(headers, "chat")
         toolset = scope.get("path_params", {}).get("toolset")
@@ -121,8 +98,10 @@ async def answer(
     await bridge.inference.check_model(choice.body["model"])
     streamed = choice.body.get("stream") is True
     interval = bridge.settings.limits.keep_alive
-    writer: Writer = StreamWriter(send, interval=interval) if streamed else WholeWriter(send)
-    conversation = Answering(bridge, arrival, choice, writer, shape)
+    writer: Writer = (
+        StreamWriter(send, shape, interval=interval) if streamed else WholeWriter(send, shape)
+    )
+    conversation = Answering(bridge, arrival, choice, writer, elicits=shape is CHAT)
     error = await until_the_client_leaves(receive, conversation)
     if error is None:
         return
@@ -150,13 +129,13 @@ async def until_the_client_leaves(receive: Receive, work: "Answering") -> Bridge
 
 @frozen
 class Answering:
-    """One conversation and where it goes."""
+    """One conversation and where it goes. `elicits`: its client can be asked in the chat."""
 
     bridge: Bridge
     arrival: Arrival
     choice: Choice
     writer: Writer
-    shape: Shape
+    elicits: bool
 
     async def run(self) -> None:
         if not self._takes_tools():
@@ -184,7 +163,7 @@ class Answering:
                 async for event in events:
                     match event:
                         case Delta():
-                            await self.writer.chunks(self.shape.chunks(event.chunks))
+                            await self.writer.chunks(event.chunks)
                         case Started():
                             await self.writer.start(event.headers)
                         case ToolStarted():
@@ -192,8 +171,7 @@ class Answering:
                         case Finished() | Asked():
                             if self.bridge.shared is not None:  # the next request may go there
                                 await self.bridge.shared.delivered()
-                            last = self.shape.chunks(event.last_chunks)
-                            await self.writer.finish(self.shape.whole(event.completion), last)
+                            await self.writer.finish(event)
 
     def _events(self, ask: Ask) -> AsyncGenerator[Event]:
         if not ask.elicits:
@@ -231,7 +209,7 @@ class Answering:
             depth=depth_of(headers),
             elicits=bridge.settings.tools.elicitation
             and bool(view.entries)
-            and self.shape is CHAT
+            and self.elicits
             and not self.choice.strangers  # their connections end with the request
             and not bridge.waiting.full,
         )

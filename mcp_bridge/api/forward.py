@@ -7,12 +7,12 @@ read before it is sent only when several inference servers make it necessary to 
 from collections.abc import AsyncGenerator
 
 import anyio
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from mcp_bridge.api.body import check_announced, read_body
 from mcp_bridge.api.chat import Arrival
+from mcp_bridge.api.headers import Headers
 from mcp_bridge.api.leaving import until_disconnected
 from mcp_bridge.bridge import Bridge
 from mcp_bridge.errors import BridgeError
@@ -109,7 +109,7 @@ class Forwarding:
             scope["method"],
             self._path,
             query=scope["query_string"].decode("latin-1"),
-            headers=self._headers.items(),
+            headers=self._headers.pairs,
             body=aiter(body) if isinstance(body, Incoming) else body,
             model=self._model,
         ) as answer:

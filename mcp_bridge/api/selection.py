@@ -5,12 +5,12 @@ model's name (`model@toolset`), the header `X-MCP-Toolset`, the body's `mcp` obj
 `{"type": "mcp"}` tools. A tool that one of them leaves out is left out.
 """
 
+from collections.abc import Mapping
 from dataclasses import field, replace
 from typing import Any
 
-from starlette.datastructures import Headers
-
 from mcp_bridge.agent.context import NOTHING_WANTED, Wanted
+from mcp_bridge.api.headers import Headers
 from mcp_bridge.config.settings import PrefixPolicy, Progress, Settings, Toolset
 from mcp_bridge.errors import RequestError
 from mcp_bridge.policy.access import (
@@ -92,7 +92,7 @@ def choose(
         if name is not None:
             choice = choice.narrowed(of_name(name, sets), prefix_of(name, settings))
             choice = with_default_prompt(choice, sets.get(name))
-    if words := words_in(headers.getlist(HEADER)):
+    if words := words_in(headers.each(HEADER.lower())):
         choice = with_words(choice, words, sets)
     choice = with_extension(choice, sets)
     choice = with_mcp_tools(choice, allowed, settings)
@@ -165,7 +165,9 @@ def progress_mode(value: Any, param: str) -> Progress:
 def with_mcp_tools(choice: Choice, allowed: tuple[Selection, ...], settings: Settings) -> Choice:
     """Take `{"type": "mcp"}` out of the tools: they choose among the caller's servers (U4)."""
     tools = choice.body.get("tools")
-    numbered = list(enumerate(tools)) if isinstance(tools, list) else []
+    if not isinstance(tools, list):
+        return choice
+    numbered = list(enumerate(tools))
     chosen = [(f"tools[{number}]", tool) for number, tool in numbered if is_mcp(tool)]
     if not chosen:
         return choice
@@ -246,7 +248,7 @@ def check_approval(tool: Json, param: str) -> None:
         )
 
 
-def is_side_request(body: Json, headers: Headers) -> bool:
+def is_side_request(body: Json, headers: Mapping[str, str]) -> bool:
     """Titles, tags and follow-ups that a UI asks for by itself (L25)."""
     task = headers.get("x-openwebui-task", "").strip()
     if task and not task.startswith("{{"):  # a template that was not filled in

@@ -12,17 +12,19 @@ from typing import Protocol
 
 from starlette.types import Send
 
+from mcp_bridge.agent.events import Asked, Finished
 from mcp_bridge.errors import BridgeError
 from mcp_bridge.exact import encode
 from mcp_bridge.inference.splice import Run
 from mcp_bridge.types import Json
 
-STREAM_HEADERS = {
-    "content-type": "text/event-stream; charset=utf-8",
-    "cache-control": "no-cache",
-    "x-accel-buffering": "no",  # nginx would hold the stream back otherwise
-}
+RawHeaders = list[tuple[bytes, bytes]]
 
+STREAM_HEADERS = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # nginx would hold the stream back otherwise
+)
 
 LINE_ENDS = {
     "\u0085".encode(): b"\\u0085",
@@ -30,6 +32,27 @@ LINE_ENDS = {
     "\u2029".encode(): b"\\u2029",
 }
 """Python's `str.splitlines`, and with it httpx's `iter_lines`, ends a line at these."""
+
+
+class Shape(Protocol):
+    """How an answer looks to the client, whose API may be an older one."""
+
+    def chunks(self, chunks: Iterable[Json | Run]) -> Iterable[Json | Run]: ...
+
+    def whole(self, completion: Json) -> Json: ...
+
+
+class ChatShape:
+    """Chat completions go out as the loop made them."""
+
+    def chunks(self, chunks: Iterable[Json | Run]) -> Iterable[Json | Run]:
+        return chunks
+
+    def whole(self, completion: Json) -> Json:
+        return completion
+
+
+CHAT = ChatShape()
 
 
 class Writer(Protocol):
@@ -43,7 +66,7 @@ class Writer(Protocol):
 
     async def busy(self) -> None: ...
 
-    async def finish(self, whole: Json, last: Iterable[Json | Run]) -> None: ...
+    async def finish(self, end: Finished | Asked) -> None: ...
 
     async def fail(self, error: BridgeError) -> None: ...
 
@@ -53,8 +76,9 @@ class Writer(Protocol):
 class StreamWriter:
     """Writes each event as an SSE `data:` line as soon as it is there."""
 
-    def __init__(self, send: Send, *, interval: float) -> None:
+    def __init__(self, send: Send, shape: Shape = CHAT, *, interval: float) -> None:
         self._send = send
+        self._shape = shape
         self._interval = interval
         self._last = time.monotonic()
         self._said_something = False
@@ -66,13 +90,14 @@ class StreamWriter:
         if self.started:
             return
         self.started = True
-        await self._send(response_start(200, {**STREAM_HEADERS, **headers}))
+        await self._send(response_start(200, [*STREAM_HEADERS, *encoded(headers)]))
         await self._write(b"")
 
     async def chunks(self, chunks: Iterable[Json | Run]) -> None:
-        await self.start({})
-        self._said_something = True
-        await self._write(b"".join(map(event, chunks)))
+        if not self._said_something:
+            await self.start({})
+            self._said_something = True
+        await self._write(b"".join(map(event, self._shape.chunks(chunks))))
 
     async def busy(self) -> None:
         """A tool is about to run: the client must have had a byte before (L11)."""
@@ -81,9 +106,10 @@ class StreamWriter:
             self._said_something = True
             await self._write(b": tools are running\n\n")
 
-    async def finish(self, whole: Json, last: Iterable[Json | Run]) -> None:
+    async def finish(self, end: Finished | Asked) -> None:
         await self.start({})
-        await self._write(b"".join(map(event, last)) + b"data: [DONE]\n\n", more=False)
+        last = map(event, self._shape.chunks(end.last_chunks()))
+        await self._write(b"".join(last) + b"data: [DONE]\n\n", more=False)
 
     async def fail(self, error: BridgeError) -> None:
         # No [DONE] after an error: nothing must look like a complete answer.
@@ -110,8 +136,9 @@ class StreamWriter:
 class WholeWriter:
     """Waits for the end and writes one JSON document."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, shape: Shape = CHAT) -> None:
         self._send = send
+        self._shape = shape
         self._headers: dict[str, str] = {}
         self.started = False
 
@@ -124,9 +151,9 @@ class WholeWriter:
     async def busy(self) -> None:
         pass
 
-    async def finish(self, whole: Json, last: Iterable[Json | Run]) -> None:
+    async def finish(self, end: Finished | Asked) -> None:
         self.started = True
-        await send_json(self._send, 200, whole, self._headers)
+        await send_json(self._send, 200, self._shape.whole(end.completion()), self._headers)
 
     async def fail(self, error: BridgeError) -> None:
         raise error
@@ -144,7 +171,7 @@ def event(value: Json | Run) -> bytes:
 
 def in_whole_lines(events: bytes) -> bytes:
     """The same events; what some clients take for line ends is escaped, for it stands in JSON."""
-    if b"\xe2\x80" in events or b"\xc2\x85" in events:
+    if b"\xe2" in events or b"\xc2" in events:  # one byte is found at once, two take long
         for character, escaped in LINE_ENDS.items():
             events = events.replace(character, escaped)
     return events
@@ -152,11 +179,15 @@ def in_whole_lines(events: bytes) -> bytes:
 
 async def send_json(send: Send, status: int, value: Json, headers: Mapping[str, str]) -> None:
     body = encode(value)
-    length = {"content-type": "application/json", "content-length": str(len(body))}
-    await send(response_start(status, {**headers, **length}))
+    length = b"%d" % len(body)
+    ours = ((b"content-type", b"application/json"), (b"content-length", length))
+    await send(response_start(status, [*encoded(headers), *ours]))
     await send({"type": "http.response.body", "body": body})
 
 
-def response_start(status: int, headers: Mapping[str, str]) -> Json:
-    raw = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in headers.items()]
-    return {"type": "http.response.start", "status": status, "headers": raw}
+def encoded(headers: Mapping[str, str]) -> RawHeaders:
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+
+
+def response_start(status: int, headers: RawHeaders) -> Json:
+    return {"type": "http.response.start", "status": status, "headers": headers}

@@ -19,6 +19,7 @@ from collections.abc import (
 )
 from contextlib import aclosing, asynccontextmanager
 from fnmatch import fnmatchcase
+from functools import partial
 from types import MappingProxyType
 
 import anyio
@@ -27,10 +28,9 @@ from mcp_bridge.config.settings import InferenceServer, SchemaProfile
 from mcp_bridge.errors import InferenceError
 from mcp_bridge.exact import encode
 from mcp_bridge.inference.answer import Answer, Opened, Part
-from mcp_bridge.inference.failures import relayed
 from mcp_bridge.inference.forwarding import Forwarded, Outgoing
 from mcp_bridge.inference.models import FETCH_SECONDS, Clock
-from mcp_bridge.inference.reading import read
+from mcp_bridge.inference.reading import Item, read
 from mcp_bridge.inference.retries import BACKOFF, asked, is_down
 from mcp_bridge.inference.routing import Upstream, route, unknown_model
 from mcp_bridge.inference.text_calls import TextCalls
@@ -111,8 +111,7 @@ class Inference:
         return any(fnmatchcase(model, glob) for glob in globs)
 
     def _settings(self, model: str) -> InferenceServer | None:
-        found = route(model, self._upstreams)
-        return found[0].settings if found else None
+        return route(model, self._upstreams)[0].settings if self._upstreams else None
 
     async def check_model(self, model: str) -> None:
         """Make sure that some server has the model, or may have it.
@@ -122,8 +121,9 @@ class Inference:
             InferenceError: 503, there is no server.
         """
         self._check_configured()
-        if any(upstream.has(model) for upstream in self._upstreams):
-            return
+        for upstream in self._upstreams:
+            if upstream.has(model):
+                return
         await self._refresh(UNKNOWN_SECONDS)
         if all(upstream.has(model) is False for upstream in self._upstreams):
             raise unknown_model(model, self._upstreams)
@@ -173,34 +173,25 @@ class Inference:
         headers: Mapping[str, str] = NO_HEADERS,
         text_calls_for: Collection[str] = (),
         shown: Collection[str] | None = None,
-    ) -> AsyncGenerator[Opened | Part | Answer]:
-        """Ask a model: Opened, then Parts if `body` says `"stream": true`, then one Answer.
+    ) -> AsyncGenerator[Item]:
+        """Ask a model. What gives Opened, then Parts if `body` is to be streamed, then one Answer.
 
         `text_calls_for` names the tools whose calls are looked for in the text, if the model is one
         that writes them there (`parses_text_calls`). `shown` names the tools whose calls the parts
-        bring as they come; None: all. Closing the generator closes the connection.
+        bring as they come; None: all. The connection is closed with what is returned, which is to
+        be begun at once.
 
         Raises:
-            InferenceError: no answer, or half of one.
+            InferenceError: no answer, or, while it is read, half of one.
         """
         self._check_configured()
         model = str(body.get("model"))
-        streamed = body.get("stream") is True
         text = self._text_calls(model, text_calls_for)
         reply = await self._ask(Question(model, encode(body), headers))
-        try:
-            opened = False
-            items = await read(reply, shown)
-            async with aclosing(items if text is None else parsed(items, text)) as items:
-                async for item in items:
-                    if not opened:
-                        # Not before: an error that is the first thing in a stream has a status.
-                        opened = True
-                        yield Opened(relayed(reply.headers))
-                    if streamed or isinstance(item, Answer):
-                        yield item
-        finally:
-            await reply.aclose()
+        streamed = body.get("stream") is True
+        if text is None:
+            return await read(reply, shown, streamed=streamed)
+        return parsed(await read(reply, shown), text, streamed=streamed)
 
     async def refusal(
         self, body: Json, headers: Mapping[str, str] = NO_HEADERS
@@ -211,12 +202,9 @@ class Inference:
         endpoint = route(model, self._upstreams)[0].endpoint
         try:
             reply = await endpoint.post(CHAT, encode(body), headers, model)
-            try:
-                async with aclosing(await read(reply)) as items:
-                    async for _ in items:
-                        pass
-            finally:
-                await reply.aclose()
+            async with aclosing(await read(reply)) as items:
+                async for _ in items:
+                    pass
         except InferenceError as exc:
             return exc
         return None
@@ -239,13 +227,10 @@ class Inference:
                 logger.warning("%s; asking the next server that has %s", exc, question.model)
         return await self._try(last, question, others=False)
 
-    async def _try(self, upstream: Upstream, question: Question, *, others: bool) -> Reply:
+    def _try(self, upstream: Upstream, question: Question, *, others: bool) -> Awaitable[Reply]:
         endpoint = upstream.endpoint
-
-        def ask() -> Awaitable[Reply]:
-            return endpoint.post(CHAT, question.body, question.headers, question.model)
-
-        return await asked(ask, endpoint, self._backoff, others=others)
+        ask = partial(endpoint.post, CHAT, question.body, question.headers, question.model)
+        return asked(ask, endpoint, self._backoff, others=others)
 
     @asynccontextmanager
     async def forward(
@@ -289,17 +274,19 @@ class Inference:
 
 
 async def parsed(
-    items: AsyncGenerator[Part | Answer], text: TextCalls
-) -> AsyncGenerator[Part | Answer]:
+    items: AsyncGenerator[Item], text: TextCalls, *, streamed: bool
+) -> AsyncGenerator[Item]:
     """The same with the tool calls that stand in the text taken out of it."""
     async with aclosing(items):
         async for item in items:
             match item:
+                case Opened():
+                    yield item
                 case Part():
-                    if (part := text.chunks(item)) is not None:
+                    if (part := text.chunks(item)) is not None and streamed:
                         yield part
                 case Answer():
                     last, answer = text.finish(item)
-                    if last is not None:
+                    if last is not None and streamed:
                         yield last
                     yield answer

@@ -14,12 +14,14 @@ from mcp_bridge.types import Json
 
 EXCERPT = 200
 MESSAGE_FIELDS = ("message", "detail", "msg", "title")
-RELAYED = (
-    "openai-processing-ms",
-    "retry-after",
-    "retry-after-ms",
-    "x-request-id",
-    "x-should-retry",
+RELAYED = frozenset(
+    {
+        "openai-processing-ms",
+        "retry-after",
+        "retry-after-ms",
+        "x-request-id",
+        "x-should-retry",
+    }
 )
 RELAYED_PREFIXES = ("x-ratelimit-", "ratelimit")
 

@@ -94,13 +94,24 @@ class Fold:
         run = self._splicer.run(payloads, start)
         if run is None:
             return 0
+        self._go_on(run)
+        return len(run.texts)
+
+    def goes_on(self, piece: bytes) -> bool:
+        """Take in a piece of a stream unread if all of its events are like the one before."""
+        run = self._splicer.whole(piece)
+        if run is None:
+            return False
+        self._go_on(run)
+        return True
+
+    def _go_on(self, run: Run) -> None:
         if run.mould.field == ARGUMENTS:
             for text in run.texts:
                 self._first.calls.go_on(text)
         else:
             self._first.hear(run.mould.field, run.texts)
             self._chunks.append(run)
-        return len(run.texts)
 
     def learn(self, payload: bytes, chunk: Json) -> None:
         """Note what a chunk that was added looked like, for those that follow."""

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from mcp_bridge.errors import InferenceError
 from mcp_bridge.exact import decode
-from mcp_bridge.inference.answer import Answer, Fragment, Part
-from mcp_bridge.inference.failures import broken, excerpt
+from mcp_bridge.inference.answer import Answer, Fragment, Opened, Part
+from mcp_bridge.inference.failures import broken, excerpt, relayed
 from mcp_bridge.inference.fold import Fold
 from mcp_bridge.inference.sse import SseReader
 from mcp_bridge.inference.transport import Reply
@@ -29,74 +29,123 @@ MOST_OF_A_PAGE = 20_000
 """As much of an unreadable answer is kept as is worth looking at."""
 
 Shape = Literal["json", "events", "other"]
+Item = Opened | Part | Answer
 
 
-async def read(reply: Reply, shown: Collection[str] | None = None) -> AsyncGenerator[Part | Answer]:
-    """What gives the parts of an answer as they come, and the whole answer at the end.
+async def read(
+    reply: Reply, shown: Collection[str] | None = None, *, streamed: bool = True
+) -> AsyncGenerator[Item]:
+    """What gives Opened, the parts of an answer as they come (if `streamed`), and then all of it.
 
     `shown` names the tools whose calls are given out in parts (None: all); while others are called
     an empty part comes now and then, so that whoever counts the time can see it pass. A whole
-    document gives one part.
+    document gives one part. The reply is closed with what is returned, which is to be begun at
+    once.
 
     Raises:
         InferenceError: here or later: it is an error, it is nothing that could be an answer, or it
             broke off.
     """
     fold = Fold(reply.server, shown=shown)
-    head = await _head(reply)
-    match shape_of(head):
-        case "events":
-            return _events(head, reply, fold)
-        case "json":
-            return _whole(_document(reply.server, head + await _rest(reply)), fold)
-        case "other":
-            raise _unreadable(reply.server, head + await _rest(reply, MOST_OF_A_PAGE))
-
-
-async def _whole(document: Json, fold: Fold) -> AsyncGenerator[Part | Answer]:
-    answer = fold.whole(document)
-    calls = fold.take()
-    yield as_part(answer, calls.fragments if calls else ())
-    yield answer
-
-
-async def _events(head: bytes, reply: Reply, fold: Fold) -> AsyncGenerator[Part | Answer]:
-    reader = SseReader()
-    shown = False
-    silent_until = -math.inf
-    piece: bytes | None = head
-    while piece is not None and not fold.is_done:
-        failure = _fold(reader.feed(piece), fold, reply.server)
-        if failure is not None and not shown:
-            raise failure  # while nothing was shown it can still have its status
-        part = fold.take()
-        if part is None and fold.calls_tools and time.monotonic() > silent_until:
-            part = NOTHING
-        if part is not None:
-            shown, silent_until = True, time.monotonic() + SILENT_SECONDS
-            yield part
-        if failure is not None:
-            raise failure
-        if not fold.is_done:
-            piece = await _next(reply, fold)
-    if fold.is_done:
-        await reply.drain()
-    elif (failure := _fold(reader.close(), fold, reply.server)) is not None:
-        raise failure
-    fold.close()
-    if part := fold.take():
-        yield part
-    yield fold.answer()
-
-
-async def _next(pieces: AsyncIterator[bytes], fold: Fold) -> bytes | None:
-    """The next bytes; None at the end. A break does no harm once the answer is complete."""
     try:
-        return await anext(pieces, None)
-    except InferenceError:
-        if not fold.is_complete:
-            raise
-        return None
+        head = await _head(reply)
+        match shape_of(head):
+            case "events":
+                return _events(head, reply, fold, streamed=streamed)
+            case "json":
+                document = _document(reply.server, head + await _rest(reply))
+                return _whole(document, reply, fold, streamed=streamed)
+            case "other":
+                raise _unreadable(reply.server, head + await _rest(reply, MOST_OF_A_PAGE))
+    except BaseException:
+        await reply.aclose()
+        raise
+
+
+async def _whole(
+    document: Json, reply: Reply, fold: Fold, *, streamed: bool
+) -> AsyncGenerator[Item]:
+    try:
+        answer = fold.whole(document)
+        yield Opened(relayed(reply.headers))
+        if streamed:
+            calls = fold.take()
+            yield as_part(answer, calls.fragments if calls else ())
+        yield answer
+    finally:
+        await reply.aclose()
+
+
+async def _events(head: bytes, reply: Reply, fold: Fold, *, streamed: bool) -> AsyncGenerator[Item]:
+    events, piece, opened = Events(reply.server, fold), head, False
+    try:
+        while True:
+            part = events.hear(piece)
+            # While nothing was shown, an error can still have its status.
+            if part is not None and (opened or events.failure is None):
+                if not opened:
+                    opened = True
+                    yield Opened(relayed(reply.headers))
+                if streamed:
+                    yield part
+            if events.failure is not None:
+                raise events.failure
+            if fold.is_done:
+                await reply.drain()
+                break
+            try:
+                piece = await reply.__anext__()
+            except StopAsyncIteration:
+                break
+            except InferenceError:
+                if not fold.is_complete:  # else a break does no harm
+                    raise
+                break
+        part, answer = events.end(), fold.answer()
+        if not opened:
+            yield Opened(relayed(reply.headers))
+        if streamed and part is not None:
+            yield part
+        yield answer
+    finally:
+        await reply.aclose()
+
+
+class Events:
+    """The events of a stream on their way into a fold. `failure` is what breaks the answer off."""
+
+    def __init__(self, server: str, fold: Fold) -> None:
+        self._server = server
+        self._fold = fold
+        self._reader = SseReader()
+        self._is_between_events = False
+        self._silent_until = -math.inf
+        self.failure: InferenceError | None = None
+
+    def hear(self, piece: bytes) -> Part | None:
+        """What there is to show when this piece has come."""
+        fold = self._fold
+        if not (self._is_between_events and fold.goes_on(piece)):
+            self.failure = _fold(self._reader.feed(piece), fold, self._server)
+            self._is_between_events = self._reader.is_between_events
+        part = fold.take()
+        if part is None and fold.calls_tools and time.monotonic() > self._silent_until:
+            self._silent_until = time.monotonic() + SILENT_SECONDS
+            return NOTHING
+        return part
+
+    def end(self) -> Part | None:
+        """What is left to show when no more will come.
+
+        Raises:
+            InferenceError: the rest breaks the answer off.
+        """
+        if not self._fold.is_done:
+            failure = _fold(self._reader.close(), self._fold, self._server)
+            if failure is not None:
+                raise failure
+        self._fold.close()
+        return self._fold.take()
 
 
 def _fold(payloads: list[bytes], fold: Fold, server: str) -> InferenceError | None:

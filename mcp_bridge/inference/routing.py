@@ -91,10 +91,10 @@ class Upstream:
         return self._clock() < self._rests_until
 
 
-def route(model: str, upstreams: Sequence[Upstream]) -> list[Upstream]:
+def route(model: str, upstreams: Sequence[Upstream]) -> Sequence[Upstream]:
     """The servers to ask for a model, in order; the others are for when the first is down."""
     if len(upstreams) == 1:
-        return list(upstreams)
+        return upstreams
     sure = [upstream for upstream in upstreams if upstream.has(model)]
     found = sure or [upstream for upstream in upstreams if upstream.has(model) is None]
     found = found or [upstream for upstream in upstreams if not upstream.settings.models]
@@ -125,9 +125,10 @@ def is_listed(model: str, ids: Collection[str]) -> bool:
     Ollama takes `x` for `x:latest`, Gemini `x` for `models/x`, OpenRouter variants such as
     `a/b:free` of the `a/b` that it lists.
     """
+    if model in ids:
+        return True
     base, colon, _ = model.rpartition(":")
-    names = (model, f"{model}:latest", f"models/{model}")
-    return any(name in ids for name in names) or (bool(colon) and base in ids)
+    return f"{model}:latest" in ids or f"models/{model}" in ids or (bool(colon) and base in ids)
 
 
 def is_glob(pattern: str) -> bool:

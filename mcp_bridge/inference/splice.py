@@ -43,29 +43,45 @@ class Mould:
     """What is around the text of a run of chunks, as they arrive and as they are passed on.
 
     `chunk` is the one that the run began with. Its receiver changes it (the head of the answer
-    becomes its head) before it passes on the others.
+    becomes its head) before it passes on the others. `before` ends with the quotation mark that
+    the text begins with, and `after` begins with its other one.
     """
 
-    __slots__ = ("_around", "after", "before", "chunk", "field")
+    __slots__ = ("_framed", "after", "before", "begin", "between", "chunk", "end", "field")
 
     def __init__(self, chunk: Json, field: str, before: bytes, after: bytes) -> None:
         self.chunk = chunk
         self.field = field
         self.before = before
         self.after = after
-        self._around: tuple[bytes, bytes] | None = None
+        self.begin = b"data: " + before
+        self.end = after + b"\n\n"
+        self.between = self.end + self.begin
+        self._framed: tuple[bytes, bytes, bytes] | None = None
+
+    def run(self, literals: list[bytes]) -> "Run | None":
+        """The chunks whose texts are these, as in JSON without the marks; None: one is no text."""
+        try:
+            # No text in JSON holds a line break: each literal is one of these texts, or none is.
+            texts = orjson.loads(b'["%b"]' % b'",\n"'.join(literals))
+        except orjson.JSONDecodeError:
+            return None
+        if len(texts) != len(literals) or "" in texts:
+            return None
+        return Run(self, literals, texts)
 
     def with_text(self, text: str) -> Json:
         """The chunk with this text."""
         [choice] = self.chunk["choices"]
         return {**self.chunk, "choices": [{**choice, "delta": {self.field: text}}]}
 
-    def around(self) -> tuple[bytes, bytes]:
-        """What stands before and after the text when it is passed on."""
-        if self._around is None:
-            before, _, after = encode(self.with_text(PLACE)).partition(encode(PLACE))
-            self._around = before, after
-        return self._around
+    def framed(self, begin: bytes, end: bytes) -> tuple[bytes, bytes, bytes]:
+        """What stands before the first text, between two, and after the last when they go on."""
+        if self._framed is None:
+            before, _, after = encode(self.with_text(PLACE)).partition(encode(PLACE)[1:-1])
+            first, last = begin + before, after + end
+            self._framed = first, last + first, last
+        return self._framed
 
 
 class Run:
@@ -80,9 +96,8 @@ class Run:
 
     def encoded(self, begin: bytes, end: bytes) -> bytes:
         """All of them as JSON, each between `begin` and `end`."""
-        before, after = self.mould.around()
-        first, last = begin + before, after + end
-        return b"".join((first, (last + first).join(self.literals), last))
+        first, between, last = self.mould.framed(begin, end)
+        return b"".join((first, between.join(self.literals), last))
 
     def chunks(self) -> list[Json]:
         return [self.mould.with_text(text) for text in self.texts]
@@ -104,30 +119,25 @@ class Splicer:
         self._mould: Mould | None = None
         self._field: str | None = None
 
+    def whole(self, piece: bytes) -> Run | None:
+        """A piece of a stream that is nothing but events like the one before; None: it is not."""
+        mould = self._mould
+        if mould is None or not (piece.startswith(mould.begin) and piece.endswith(mould.end)):
+            return None
+        return mould.run(piece[len(mould.begin) : -len(mould.end)].split(mould.between))
+
     def run(self, payloads: Sequence[bytes], start: int) -> Run | None:
         """The payloads from `start` on that are like the one before; None: it must be read."""
         mould = self._mould
         if mould is None:
             return None
         before, after = mould.before, mould.after
-        skipped, left = len(before), len(after)
         literals: list[bytes] = []
-        texts: list[str] = []
         for payload in islice(payloads, start, None):
             if not (payload.startswith(before) and payload.endswith(after)):
                 break
-            literal = payload[skipped : len(payload) - left]
-            try:
-                text = orjson.loads(literal)
-            except orjson.JSONDecodeError:
-                break
-            if not isinstance(text, str) or not text:
-                break
-            if literal.strip() != literal:
-                break  # a line break beside the text would end our line, too
-            literals.append(literal)
-            texts.append(text)
-        return Run(mould, literals, texts) if texts else None
+            literals.append(payload[len(before) : -len(after)])
+        return mould.run(literals) or mould.run(literals[:1])
 
     def learn(self, payload: bytes, chunk: Json) -> None:
         """A chunk was read and will be shown: the second text in a row makes a mould.
@@ -188,10 +198,12 @@ def only(chunk: Json) -> tuple[str, Any] | None:
 
 def mould_of(payload: bytes, chunk: Json, field: str) -> Mould | None:
     """The bytes around the text, if there is no doubt where it stands."""
+    if b"\n" in payload:
+        return None  # it came in several lines
     if field in TEXTS and OF_CALLS.search(payload):
         return None  # a call goes on beside the text; what is shown of the chunk does not tell
     names, place_of = PLACES[field]
     place = place_of.search(payload)
     if place is None or len(names.findall(payload)) != 1:
         return None
-    return Mould(chunk, field, payload[: place.start(1)], payload[place.end(1) :])
+    return Mould(chunk, field, payload[: place.start(1) + 1], payload[place.end(1) - 1 :])

@@ -14,6 +14,11 @@ class SseReader:
         self._lines = EventLines()
         self._data: list[bytes] = []
 
+    @property
+    def is_between_events(self) -> bool:
+        """Whether an event begins with the next piece."""
+        return not self._data and self._lines.is_at_a_line
+
     def feed(self, piece: bytes) -> list[bytes]:
         """The payloads of the events that this piece completes."""
         if (whole := self._whole_events(piece)) is not None:
@@ -22,7 +27,7 @@ class SseReader:
 
     def _whole_events(self, piece: bytes) -> list[bytes] | None:
         """The payloads of a piece that is nothing but whole events of one line, as most are."""
-        if self._data or not self._lines.is_at_a_line:
+        if not self.is_between_events:
             return None
         if not piece.startswith(b"data: ") or not piece.endswith(b"\n\n") or b"\r" in piece:
             return None

@@ -87,7 +87,7 @@ class View:
 
         `without` names tools that it refused (quarantine). Made once; not to be changed.
         """
-        key = (profile, frozenset(without & self.by_name.keys()))
+        key = self._offered(profile, without)
         made = self._definitions.get(key)
         if made is None:
             made = tuple(definition(e, profile) for e in self.entries if e.name not in key[1])
@@ -96,12 +96,15 @@ class View:
 
     def encoded(self, profile: SchemaProfile, without: frozenset[str] = frozenset()) -> bytes:
         """The same as JSON, ready to be put into a request: what stands between the brackets."""
-        key = (profile, frozenset(without & self.by_name.keys()))
+        key = self._offered(profile, without)
         made = self._encoded.get(key)
         if made is None:
             made = b",".join(map(encode, self.definitions(profile, without)))
             self._encoded[key] = made
         return made
+
+    def _offered(self, profile: SchemaProfile, without: frozenset[str]) -> Offered:
+        return profile, frozenset(without & self.by_name.keys()) if without else without
 
     def renamed(self, name: Callable[[str], str]) -> "View":
         return View(tuple(replace(entry, name=name(entry.name)) for entry in self.entries))

@@ -35,9 +35,9 @@ class Loop:
         tasks = Tasks([self._call()])
         await anyio.lowlevel.checkpoint()  # it begins
         try:
-            asked = Asked(said(WHICH), ())
+            asked = Asked(lambda: said(WHICH), tuple)
             yield asked
-            yield Finished(said(asked.next.body["messages"][-1]["content"]), ())
+            yield Finished(lambda: said(asked.next.body["messages"][-1]["content"]), tuple)
         finally:
             self.ended.set()
             await tasks.end()
@@ -70,7 +70,7 @@ async def texts(waiting: Waiting, given: Ask, loop: Loop, ttl: float = TTL) -> l
         async with aclosing(waiting.run(given, loop.run, ttl)) as events:
             async for event in events:
                 assert isinstance(event, Asked | Finished)
-                found.append(event.completion["choices"][0]["message"]["content"])
+                found.append(event.completion()["choices"][0]["message"]["content"])
     return found
 
 
@@ -147,7 +147,7 @@ async def test_an_answer_that_is_faster_than_the_end_of_the_question_is_heard() 
             await events.aclose()
             assert not loop.ended.is_set()
     assert isinstance(event, Finished)
-    assert event.completion == said("red")
+    assert event.completion() == said("red")
 
 
 async def test_who_leaves_late_does_not_end_the_question_after_the_next() -> None:
@@ -155,7 +155,7 @@ async def test_who_leaves_late_does_not_end_the_question_after_the_next() -> Non
         async def run(self, ask: Ask) -> AsyncGenerator[Event]:
             try:
                 for _ in range(2):
-                    yield Asked(said(WHICH), ())
+                    yield Asked(lambda: said(WHICH), tuple)
             finally:
                 self.ended.set()
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from starlette.datastructures import Headers
 
+from mcp_bridge.api.headers import Headers
 from mcp_bridge.api.selection import Choice, choose, is_side_request
 from mcp_bridge.config.settings import Settings
 from mcp_bridge.errors import RequestError
@@ -23,6 +23,10 @@ SETTINGS = Settings.model_validate(CONFIG)
 HI = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 
+def sent(headers: Json) -> Headers:
+    return Headers((name.lower().encode(), value.encode()) for name, value in headers.items())
+
+
 def chosen(
     body: Json | None = None,
     *,
@@ -31,7 +35,7 @@ def chosen(
     toolset: str | None = None,
     settings: Settings = SETTINGS,
 ) -> Choice:
-    return choose({**HI, **(body or {})}, caller, Headers(headers or {}), toolset, settings)
+    return choose({**HI, **(body or {})}, caller, sent(headers or {}), toolset, settings)
 
 
 def tools_of(choice: Choice) -> list[str]:
@@ -124,7 +128,7 @@ def test_an_empty_header_says_nothing(value: str) -> None:
 
 def test_a_header_that_is_sent_twice_counts_as_one_list() -> None:
     raw = [(b"x-mcp-toolset", b"files:read"), (b"x-mcp-toolset", b"web")]
-    choice = choose(dict(HI), ANYONE, Headers(raw=raw), None, SETTINGS)
+    choice = choose(dict(HI), ANYONE, Headers(raw), None, SETTINGS)
     assert tools_of(choice) == READING
 
 
@@ -140,7 +144,7 @@ def test_an_empty_extension_says_nothing_and_is_not_sent_on() -> None:
 def test_the_request_itself_stays_as_it_was() -> None:
     body = {**HI, "model": "m@web", "mcp": {"tools": ["a"]}, "tools": [mcp("web")]}
     before = {**body, "tools": list(body["tools"])}
-    choose(body, ANYONE, Headers(), None, SETTINGS)
+    choose(body, ANYONE, Headers(()), None, SETTINGS)
     assert body == before
 
 
@@ -403,7 +407,7 @@ TASK = [{"role": "user", "content": "### Task:\nGenerate a concise title"}]
     ],
 )
 def test_what_a_user_interface_asks_by_itself_is_recognised(body: Json, headers: Json) -> None:
-    assert is_side_request({**HI, **body}, Headers(headers))
+    assert is_side_request({**HI, **body}, headers)
 
 
 @pytest.mark.parametrize(
@@ -423,4 +427,4 @@ def test_what_a_user_interface_asks_by_itself_is_recognised(body: Json, headers:
     ],
 )
 def test_what_a_person_asks_is_no_side_request(body: Json, headers: Json) -> None:
-    assert not is_side_request({**HI, **body}, Headers(headers))
+    assert not is_side_request({**HI, **body}, headers)

@@ -6,6 +6,7 @@ from typing import Any
 import anyio
 import pytest
 
+from mcp_bridge.agent.events import Finished
 from mcp_bridge.api.stream import StreamWriter, event, in_whole_lines
 from mcp_bridge.inference.splice import Mould, Run
 
@@ -35,7 +36,7 @@ async def test_a_stream_that_waits_for_its_client_is_not_silent() -> None:
 
     async def answer() -> None:
         await writer.chunks([{"choices": []}])
-        await writer.finish({}, [])
+        await writer.finish(Finished(dict, tuple))
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(answer)
@@ -54,7 +55,7 @@ async def test_a_stream_that_waits_for_its_client_is_not_silent() -> None:
 def test_an_event_is_one_line_for_every_client(character: str, spliced: bool) -> None:
     text = f"a{character}b\u20ac"
     chunk: Json = {"choices": [{"index": 0, "delta": {"content": text}}]}
-    literal = json.dumps(text, ensure_ascii=False).encode()
+    literal = json.dumps(text, ensure_ascii=False).encode()[1:-1]
     run = Run(Mould(chunk, "content", b"", b""), [literal], [text])
     written = in_whole_lines(event(run if spliced else chunk))
     [line] = written.decode().rstrip("\n").splitlines()

@@ -44,7 +44,7 @@ async def items(
     text_calls_for: Collection[str] = (),
 ) -> list[Item]:
     """Everything that one question brings back."""
-    asking = asked.chat(body, headers=headers, text_calls_for=text_calls_for)
+    asking = await asked.chat(body, headers=headers, text_calls_for=text_calls_for)
     async with aclosing(asking) as found:
         return [item async for item in found]
 

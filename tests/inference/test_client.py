@@ -68,7 +68,7 @@ async def test_a_stream_shows_its_text_as_it_comes() -> None:
     script = sse(*MIDDLE, gate, chunk({"content": ", and the rest"}), END, DONE)
     async with ScriptedInference(script) as server, inference(at(server)) as asked:
         with anyio.fail_after(5):
-            async with aclosing(asked.chat(question(stream=True))) as found:
+            async with aclosing(await asked.chat(question(stream=True))) as found:
                 seen = [await anext(found), await anext(found)]
                 gate.set()
                 seen += [item async for item in found]
@@ -539,7 +539,7 @@ async def test_a_stream_cut_in_the_middle_is_an_error_after_what_came() -> None:
     seen: list[Any] = []
     async with ScriptedInference(sse(*MIDDLE, end="cut")) as server, inference(at(server)) as asked:
         with pytest.raises(InferenceError, match="broke off in the middle") as caught:
-            async with aclosing(asked.chat(question(stream=True))) as found:
+            async with aclosing(await asked.chat(question(stream=True))) as found:
                 async for item in found:
                     seen.append(item)  # noqa: PERF401  # what came must be kept
     assert caught.value.status == 502
@@ -610,7 +610,7 @@ async def test_an_error_with_status_200_is_one_before_anything_is_opened(
     async with ScriptedInference(Reply(pieces=[raw])) as server, inference(at(server)) as asked:
         seen: list[Any] = []
         with pytest.raises(InferenceError) as caught:
-            async with aclosing(asked.chat(question(stream=stream))) as found:
+            async with aclosing(await asked.chat(question(stream=stream))) as found:
                 async for item in found:
                     seen.append(item)  # noqa: PERF401  # what came must be kept
     assert (caught.value.status, caught.value.message, seen) == (status, "overloaded", [])
@@ -661,7 +661,7 @@ async def test_closing_the_generator_closes_the_connection(when: str) -> None:
         ScriptedInference(sse(*MIDDLE, end="hang"), HI) as server,
         inference(at(server, max_connections=1)) as asked,
     ):
-        found = asked.chat(question(stream=True))
+        found = await asked.chat(question(stream=True))
         await anext(found)
         if when == "after a part":
             await anext(found)
@@ -753,7 +753,7 @@ async def test_closing_leaves_streams_that_are_running_alone() -> None:
     async with ScriptedInference(*scripts, HI) as server:
         asked = Inference([at(server)])
         with anyio.fail_after(5):
-            running = [asked.chat(question(stream=True)) for _ in gates]
+            running = [await asked.chat(question(stream=True)) for _ in gates]
             for found in running:
                 assert isinstance(await anext(found), Opened)
             await asked.aclose()

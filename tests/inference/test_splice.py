@@ -12,6 +12,7 @@ from mcp_bridge.agent.reply import Reply
 from mcp_bridge.api.stream import event
 from mcp_bridge.inference.answer import Answer
 from mcp_bridge.inference.fold import Fold
+from mcp_bridge.inference.reading import Events
 
 Json = dict[str, Any]
 Heard = tuple[list[Json], Answer, int]
@@ -43,13 +44,38 @@ def passed_on(payloads: Sequence[bytes], *, spliced: bool, together: bool) -> He
             events += map(event, reply.chunks(part))
         answer = fold.answer()
         events += map(event, reply.take(answer))
+    return read_again(events), answer, spared
+
+
+def heard(payloads: Sequence[bytes], together: int) -> tuple[list[Json], Answer]:
+    """What a client gets, and the last answer, when so many events of a stream come together."""
+    reply = Reply("model-a", frozenset({"theirs"}))
+    events: list[bytes] = []
+    for _ in range(2):
+        fold = Fold("engine")
+        stream = Events("engine", fold)
+        written = [b"data: %b\n\n" % one.replace(b"\n", b"\ndata: ") for one in payloads]
+        for at in range(0, len(written), together):
+            if part := stream.hear(b"".join(written[at : at + together])):
+                events += map(event, reply.chunks(part))
+        fold.done()
+        if part := stream.end():
+            events += map(event, reply.chunks(part))
+        answer = fold.answer()
+        events += map(event, reply.take(answer))
+    return read_again(events), answer
+
+
+def read_again(events: Sequence[bytes]) -> list[Json]:
     said = b"".join(events).split(b"\n\n")[:-1]
-    return [json.loads(e.removeprefix(b"data: ")) for e in said], answer, spared
+    return [json.loads(e.removeprefix(b"data: ")) for e in said]
 
 
 def same(payloads: Sequence[bytes]) -> int:
     """Check that splicing changes nothing; how many chunks it spared."""
     spared = 0
+    for size in (1, 2, len(payloads)):
+        assert heard(payloads, size) == passed_on(payloads, spliced=False, together=False)[:2]
     for together in (False, True):
         read = passed_on(payloads, spliced=False, together=together)
         spliced = passed_on(payloads, spliced=True, together=together)
@@ -160,6 +186,27 @@ def test_a_call_that_goes_on_beside_a_text_is_read(piece: Json) -> None:
         return chunk("", choices=[{"index": 0, "delta": delta, "finish_reason": None}])
 
     assert same([begun("ours"), *map(both, "abcd")]) == 0
+
+
+def test_a_piece_that_is_nothing_but_more_of_a_text_is_not_even_cut_into_events() -> None:
+    fold = Fold("engine")
+    for text in ("a", "b"):
+        read = json.loads(chunk(text))
+        fold.add(read)
+        fold.learn(chunk(text), read)
+
+    def goes_on(*texts: bytes) -> bool:
+        made = (chunk("X").replace(b'"X"', text) for text in texts)
+        return fold.goes_on(b"".join(b"data: %b\n\n" % one for one in made))
+
+    assert goes_on(b'"c"')
+    assert goes_on(b'"d"', b'"\\n\\""', b'"e"')
+    # Each of these would be something else to a client than it is here.
+    for odd in (b'""', b"7", b'"a","b"', b'"\\"', b'"\xff"', b'"a\nb"'):
+        assert not goes_on(odd)
+        assert not goes_on(b'"f"', odd)
+    assert not goes_on(b'"g\\"', b'"h","i"'), "one text too few, and one too many"
+    assert not fold.goes_on(b"data: " + chunk("j"))
 
 
 PARTS = st.fixed_dictionaries(
