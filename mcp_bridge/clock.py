@@ -14,12 +14,12 @@ class Clocks:
     later one: then it looks again. So nearly all clocks begin and end without a timer.
     """
 
-    __slots__ = ("_at", "_timer", "running")
+    __slots__ = ("_timer", "looks_at", "running")
 
     def __init__(self) -> None:
         self.running: set[Clock] = set()
+        self.looks_at = math.inf
         self._timer: asyncio.TimerHandle | None = None
-        self._at = math.inf
 
     def stop(self) -> None:
         """Let go of the timer, unless a clock still runs."""
@@ -28,24 +28,23 @@ class Clocks:
             self._timer, self._at = None, math.inf
 
     def look_at(self, when: float) -> None:
-        """Look whose time is up, at the latest then."""
-        if when < self._at:
-            self._set(when)
-
-    def _set(self, when: float) -> None:
+        """Look whose time is up then, and not later."""
         if self._timer is not None:
             self._timer.cancel()
-        seconds, self._at = when - time.monotonic(), when
+        seconds, self.looks_at = when - time.monotonic(), when
         # A context of its own: it may outlive the one in which a clock has begun.
         self._timer = asyncio.get_running_loop().call_later(seconds, self._look, context=Context())
 
     def _look(self) -> None:
-        self._timer, self._at = None, math.inf
-        now = time.monotonic()
+        self._timer, self.looks_at = None, math.inf
+        now, next_look = time.monotonic(), math.inf
         for clock in self.running:
             if clock.deadline <= now:
                 clock.end()
-        self.look_at(min((c.deadline for c in self.running if c.deadline > now), default=math.inf))
+            else:
+                next_look = min(next_look, clock.deadline)
+        if next_look < math.inf:
+            self.look_at(next_look)
 
 
 class Clock:
@@ -75,7 +74,7 @@ class Clock:
     @deadline.setter
     def deadline(self, when: float) -> None:
         self._deadline = when
-        if self._task is not None:
+        if self._task is not None and when < self._clocks.looks_at:
             self._clocks.look_at(when)
 
     def cancel(self) -> None:
@@ -92,7 +91,8 @@ class Clock:
         self._task = task = asyncio.current_task()
         self._before = task.cancelling() if task else 0
         self._clocks.running.add(self)
-        self._clocks.look_at(self._deadline)
+        if self._deadline < self._clocks.looks_at:
+            self._clocks.look_at(self._deadline)
 
     def __exit__(
         self,

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import field, replace
-from functools import partial
+from functools import cached_property, partial
 
 from mcp_bridge.agent.convert import Readable, cut, readable
 from mcp_bridge.agent.elicitation import Put, Question
@@ -132,13 +132,8 @@ class CallRunner:
             job.fail(f"Error: {exc}")
             return None
         job.begin(arguments)
-        context = CallContext(
-            caller=side.caller,
-            deadline=job.deadline,
-            on_progress=job.progress,
-            answerer=side.answerer(job.say) if side.answerer else None,
-            meta=side.meta,
-        )
+        answerer = job if side.answerer else None
+        context = CallContext(side.caller, job.deadline, job.progress, answerer, side.meta)
         return ToolCall(side.caller, entry, arguments, call.id, side.door, context)
 
     async def _answer(self, call: ToolCall, *, vision: bool) -> Readable:
@@ -147,11 +142,15 @@ class CallRunner:
         except SourceError as exc:
             return Readable(f"Error: {explained(exc, call.entry)}", is_error=True)
 
+    def _cap_of(self, entry: Entry) -> int:
+        server = entry.source.name
+        own = self._caps.get((server, entry.tool.name))
+        return self._caps.get((server, None), self._cap) if own is None else own
+
     def _shortened(self, whole: Readable, call: ToolCall) -> tuple[Readable, bool]:
         """What the model reads, and whether that is not all."""
         entry = call.entry
-        cap = self._caps.get((entry.source.name, entry.tool.name))
-        cap = self._caps.get((entry.source.name, None), self._cap) if cap is None else cap
+        cap = self._cap_of(entry) if self._caps else self._cap
         if not cap or len(whole.text) <= cap or entry.source is self._stored:
             return whole, False
         key = self._stored.keep(call.caller, whole.text, cap)
@@ -204,7 +203,7 @@ class Mailbox:
 
 
 class Job:
-    """One call on its way: tells the loop how it goes."""
+    """One call on its way: tells the loop how it goes, and has its server's questions answered."""
 
     def __init__(
         self, call: ModelCall, side: CallerSide, deadline: float, mailbox: Mailbox
@@ -215,7 +214,7 @@ class Job:
         self.mailbox = mailbox
         self.say = mailbox.put
         self._arguments: Json = {}
-        self._began = time.monotonic()
+        self._began: float | None = None
 
     def begin(self, arguments: Json) -> None:
         self._arguments = arguments
@@ -227,7 +226,8 @@ class Job:
             self.say(ToolProgress(self.call.id, self.call.name, progress, total, message))
 
     def end(self, found: Readable, was_cut: bool) -> None:
-        call, seconds = self.call, time.monotonic() - self._began
+        call, now = self.call, time.monotonic()
+        seconds = 0.0 if self._began is None else now - self._began
         self.say(
             ToolFinished(call.id, call.name, self._arguments, found.text, found.is_error, seconds),
             Outcome(call, found, was_cut),
@@ -236,6 +236,19 @@ class Job:
     def fail(self, why: str) -> None:
         """End it with an error that the model can read."""
         self.end(Readable(why, is_error=True), False)
+
+    # As the call's Answerer: the real one is made when it is asked, for few servers ask anything.
+
+    @cached_property
+    def _answerer(self) -> Answerer:
+        assert self.side.answerer is not None  # noqa: S101  # without one nobody answers
+        return self.side.answerer(self.say)
+
+    def capabilities(self) -> Json:
+        return self._answerer.capabilities()
+
+    async def answer(self, source: str, method: str, params: Json) -> Json:
+        return await self._answerer.answer(source, method, params)
 
 
 def unknown(name: str, view: View) -> str:

@@ -169,6 +169,12 @@ class Connection:
         self.name = name
         self.parallel = settings.parallel
         self.settings = settings
+        self._own_patience = patience_of(settings.timeout, settings)
+        self._patiences: dict[str | None, Patience] = {
+            name: patience_of(tool.timeout, settings)
+            for name, tool in settings.tools.items()
+            if tool.timeout
+        }
         self._on_change = on_change or (lambda kind: None)
         self._default_answerer = default_answerer
         self._answers = ANSWERS if answers is None else answers
@@ -261,7 +267,7 @@ class Connection:
             SourceError: as `call`.
         """
         patience = self._patience(context)
-        session = self._alive() or await self._repaired(patience)
+        session = self._alive() or await self._repaired(context, patience)
         if (
             session.modern
             and (answer := self._translated_request(session, method, params)) is not None
@@ -317,22 +323,22 @@ class Connection:
     # How a request finds its session.
 
     def _patience(self, context: CallContext, tool: str | None = None) -> Patience:
-        own = self.settings.tools.get(tool) if tool else None
-        timeout = context.timeout or (own.timeout if own else None) or self.settings.timeout
-        return Patience(timeout, max(timeout, self.settings.max_timeout), context.deadline)
+        if context.timeout:
+            return patience_of(context.timeout, self.settings)
+        return self._patiences.get(tool, self._own_patience)
 
     async def _send(
         self, method: str, params: Json, context: CallContext, patience: Patience
     ) -> Json:
         self.take()
         try:
-            session = self._alive() or await self._repaired(patience)
+            session = self._alive() or await self._repaired(context, patience)
             try:
                 return await session.ask(method, params, context, patience)
             except SourceError as exc:
                 if not await self._may_be_sent_again(exc, session, method, params, patience):
                     raise
-            session = self._alive() or await self._repaired(patience)
+            session = self._alive() or await self._repaired(context, patience)
             return await session.ask(method, params, context, patience)
         finally:
             self.let_go()
@@ -369,12 +375,12 @@ class Connection:
         session = self._session
         return session if session is not None and not session.channel.lost.is_set() else None
 
-    async def _repaired(self, patience: Patience) -> Session:
+    async def _repaired(self, context: CallContext, patience: Patience) -> Session:
         """The session, after waiting a moment for the repair."""
         session: Session | None = None
         seen = self._attempts.failures
         if self.state is not State.DISABLED and not self._stopped and self._ask_for_attempt():
-            left = patience.deadline - time.monotonic()
+            left = context.deadline - time.monotonic()
             with anyio.move_on_after(min(REPAIR_SECONDS, patience.timeout, left)):
                 while (session := self._alive()) is None and self._attempts.failures == seen:
                     if self._stopped:
@@ -817,6 +823,10 @@ class Connection:
 def wait_before(attempt: int) -> float:
     """Seconds until the next attempt, when so many have failed."""
     return backoff(attempt, first=FIRST_WAIT, longest=LONGEST_WAIT)
+
+
+def patience_of(timeout: float, settings: McpServer) -> Patience:
+    return Patience(timeout, max(timeout, settings.max_timeout))
 
 
 def in_words(exc: BaseException) -> str:

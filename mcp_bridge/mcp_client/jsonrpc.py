@@ -41,15 +41,13 @@ def key_of(request_id: Id) -> Id:
 
 def as_id(value: object) -> Id | None:
     """What a server sent as an id, as it is looked up; some send `7.0`."""
-    match value:
-        case bool():
-            return None
-        case int() | str():
-            return key_of(value)
-        case float() if value.is_integer():
-            return int(value)
-        case _:
-            return None
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, str):
+        return key_of(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else None
 
 
 def is_answer(message: Json) -> bool:

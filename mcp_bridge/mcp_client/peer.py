@@ -61,7 +61,8 @@ class Peer(Dispatcher[TransportContext]):
         self._pending: dict[Id, asyncio.Future[Json | MCPError]] = {}
         self._last_id = 0
         self._closed = anyio.Event()
-        self._reason = ""
+        self._reason: str | None = None
+        """Why it is closed, which is what None says that it is not."""
 
     @property
     def noise(self) -> int:
@@ -79,7 +80,7 @@ class Peer(Dispatcher[TransportContext]):
             MCPError: the server answered with an error.
             ConnectionLost: the connection ended first.
         """
-        if self._closed.is_set():
+        if self._reason is not None:
             raise ConnectionLost(self._reason)
         options: CallOptions = opts or {}
         request_id = options.get("request_id") or self._mint()
@@ -170,7 +171,7 @@ class Peer(Dispatcher[TransportContext]):
             self._inbox.skip(text)
 
     async def _reply(self, message: Json) -> None:
-        if self._closed.is_set():
+        if self._reason is not None:
             return
         try:
             await self._wire.ready()
@@ -193,7 +194,7 @@ class Peer(Dispatcher[TransportContext]):
 
     def close(self, reason: str) -> None:
         """The connection has ended: every request in flight fails now."""
-        if self._closed.is_set():
+        if self._reason is not None:
             return
         self._reason = reason
         self._closed.set()

@@ -46,7 +46,7 @@ from mcp_types.version import (
     MODERN_PROTOCOL_VERSIONS,
 )
 
-from mcp_bridge.clock import Clock, Clocks
+from mcp_bridge.clock import Clocks
 from mcp_bridge.errors import (
     BridgeError,
     OutcomeUnknown,
@@ -273,13 +273,13 @@ class Session:
             SourceError: see the classes; it says whether the request may have taken effect.
         """
         number = next(self._tokens)
-        exchange = Exchange(context, patience, Clock(self._clocks))
+        exchange = Exchange(context, patience, self._clocks)
         params, opts = self._stamped(method, params, context, number)
         before = CURRENT.set(exchange)
         self.exchanges[number] = exchange
         try:
             exchange.start()
-            with exchange.clock:
+            with exchange:
                 return await self.channel.dispatcher.send_raw_request(method, params, opts)
             raise self._unanswered(method, exchange)
         except MCPError as exc:
@@ -307,7 +307,7 @@ class Session:
     ) -> tuple[Json, CallOptions]:
         """The params with their envelope, and what the transport is told."""
         opts: CallOptions = {}
-        meta = _object(params.get("_meta"))
+        meta: Json = _object(params["_meta"]) if "_meta" in params else {}
         if context is not None:
             meta = {**meta, **context.meta, "progressToken": number}
         if self.modern:
@@ -423,7 +423,7 @@ class Session:
             return extra
         answers: Json = {}
         try:
-            with anyio.fail_after(min(patience.maximum, patience.deadline - time.monotonic())):
+            with anyio.fail_after(min(patience.maximum, context.deadline - time.monotonic())):
                 for key, question in questions.items():
                     question = _object(question)
                     asked = str(question.get("method"))
@@ -469,14 +469,14 @@ class Session:
         Raises:
             SourceError: it was refused, or broke.
         """
-        exchange = Exchange(None, Patience(1, 1), Clock(self._clocks))
+        exchange = Exchange(None, Patience(1, 1), self._clocks)
         params, opts = self._stamped(
             "subscriptions/listen", {"notifications": wanted}, None, next(self._tokens)
         )
         opts["request_id"] = f"listen-{next(self._listens)}"
         before = CURRENT.set(exchange)
         try:
-            with exchange.clock:
+            with exchange:
                 await self.channel.dispatcher.send_raw_request("subscriptions/listen", params, opts)
             if exchange.broken is not None:
                 raise ConnectionLost(exchange.broken)

@@ -214,7 +214,7 @@ class Streamable(Dispatcher[TransportContext]):
 
     async def _post(self, exchange: Exchange, headers: dict[str, str], body: bytes) -> Reply:
         exchange.sent = True
-        has_deadline = exchange.clock.deadline < math.inf
+        has_deadline = exchange.deadline < math.inf
         try:
             return await self._client.open(
                 "POST", self._client.url, headers, body, has_deadline=has_deadline

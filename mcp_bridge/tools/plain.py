@@ -31,12 +31,13 @@ class Plain:
     """
 
     types: Mapping[str, frozenset[type]]
-    required: frozenset[str]
+    required: tuple[str, ...]
     closed: bool
 
     def surely_fits(self, arguments: Json) -> bool:
-        if not self.required <= arguments.keys():
-            return False
+        for name in self.required:
+            if name not in arguments:
+                return False
         for name, value in arguments.items():
             types = self.types.get(name)
             # `type` and not `isinstance`: True is no integer in JSON.
@@ -58,7 +59,7 @@ def plain(schema: Any) -> Plain | None:
     if not all(isinstance(name, str) for name in required):
         return None
     types = {name: types_of(field) for name, field in fields.items()}
-    return Plain(types, frozenset(required), closed=not others)
+    return Plain(types, tuple(required), closed=not others)
 
 
 def types_of(field: Any) -> frozenset[type]:

@@ -77,12 +77,12 @@ class CallContext:
     """
 
     caller: Caller = ANYONE
-    timeout: float | None = None
     deadline: float = math.inf
     on_progress: OnProgress | None = None
-    on_log: Callable[[Json], None] | None = None
     answerer: Answerer | None = None
     meta: Json = field(default_factory=dict)
+    timeout: float | None = None
+    on_log: Callable[[Json], None] | None = None
     extra: Json = field(default_factory=dict)
     hands_back: bool = False
 

@@ -3,11 +3,13 @@
 import re
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 import anyio
 import pytest
 
 from mcp_bridge.agent.calls import CallerSide, CallRunner, Caps, Outcome, Told
+from mcp_bridge.agent.elicitation import Put
 from mcp_bridge.agent.events import ToolFinished, ToolProgress, ToolStarted
 from mcp_bridge.errors import (
     OutcomeUnknown,
@@ -19,7 +21,7 @@ from mcp_bridge.errors import (
 from mcp_bridge.inference.answer import ModelCall
 from mcp_bridge.tools.catalog import Catalog
 from mcp_bridge.tools.runner import ToolRunner
-from mcp_bridge.tools.source import CallContext, text_result
+from mcp_bridge.tools.source import Answerer, CallContext, text_result
 from mcp_bridge.tools.stored import READ, StoredResults
 from mcp_bridge.types import Caller, Json
 from tests.tools.sources import Handler, Source, tool
@@ -154,6 +156,39 @@ async def test_arguments_that_do_not_fit_are_a_result_and_the_tool_is_not_called
         assert not any(isinstance(event, ToolStarted) for event in events)
         assert any(isinstance(event, ToolFinished) for event in events)
     assert source.calls == []
+
+
+class Echo:
+    """An answerer that can sample, and answers with the question."""
+
+    def capabilities(self) -> Json:
+        return {"sampling": {}}
+
+    async def answer(self, source: str, method: str, params: Json) -> Json:
+        return {"source": source, "method": method, **params}
+
+
+async def test_who_answers_a_server_is_made_for_each_call_once_it_asks() -> None:
+    made: list[Put] = []
+
+    def make(put: Put) -> Answerer:
+        made.append(put)
+        return Echo()
+
+    async def handler(name: str, arguments: Json, context: CallContext) -> Json:
+        if name == "quiet":
+            return text_result("done")
+        assert context.answerer is not None
+        can = context.answerer.capabilities()
+        said = await context.answerer.answer("s", "sampling/createMessage", {"n": 1})
+        return text_result(f"{can} {said}")
+
+    where = replace(side(Source("one", ["asks", "quiet"], handler)), answerer=make)
+    assert await text_of(call("quiet"), where) == "done"
+    assert not made
+    said = "{'source': 's', 'method': 'sampling/createMessage', 'n': 1}"
+    assert await text_of(call("asks"), where) == f"{{'sampling': {{}}}} {said}"
+    assert len(made) == 1
 
 
 async def test_a_tool_that_is_not_there_is_answered_with_close_names() -> None:
