@@ -11,7 +11,7 @@ BODILESS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS"})
 """Methods that have a body only if they announce one."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outgoing:
     """A request on its way through. `body` is None when there is none."""
 
@@ -36,7 +36,7 @@ class Outgoing:
         if not isinstance(body, bytes) and not announces_body(method, dict(given)):
             body = await whole(body)  # empty, but the client's connection is watched behind it
         if isinstance(body, bytes):
-            sent = [(name, value) for name, value in sent if name != "content-length"]
+            sent = without_length(sent)
         return cls(method, path.lstrip("/"), query, sent, body or None)
 
     async def send(self, endpoint: Endpoint, model: str | None) -> Reply:
@@ -47,10 +47,15 @@ class Outgoing:
         """
         body = self.body
         if model is None and body is not None and endpoint.address.names_deployment(self.path):
-            body = body if isinstance(body, bytes) else await whole(body)
+            body = body if isinstance(body, bytes) else await self._read(body)
             model = model_in(body)
         url = endpoint.address.full(self.path, self.query, model)
         return await endpoint.forward(self.method, url, self.headers, body)
+
+    async def _read(self, body: AsyncIterator[bytes]) -> bytes:
+        """Read the body whole, for whichever server is asked."""
+        self.body, self.headers = await whole(body), without_length(self.headers)
+        return self.body
 
 
 class Forwarded:
@@ -77,6 +82,11 @@ def with_encoding(headers: Headers) -> Headers:
     if any(name == "accept-encoding" for name, _ in headers):
         return headers
     return [*headers, ("accept-encoding", "identity")]
+
+
+def without_length(headers: Headers) -> Headers:
+    """They are sent with a body whose length is known."""
+    return [(name, value) for name, value in headers if name != "content-length"]
 
 
 async def whole(body: AsyncIterator[bytes]) -> bytes:

@@ -7,11 +7,13 @@ from typing import Any
 
 import anyio
 import pytest
+from pydantic import SecretStr
 
 from mcp_bridge.config.settings import InferenceServer
 from mcp_bridge.errors import InferenceError, RequestError
 from mcp_bridge.inference.client import Inference
 from tests.fakes import Reply, ScriptedInference, closed_port, refuse, whole
+from tests.http1.serving import says, serving
 from tests.inference.asking import at, inference, pieces_of
 
 KEY = "sk-very-secret-0123456789"
@@ -290,6 +292,26 @@ async def test_a_server_that_does_not_answer_is_given_up() -> None:
         server.routes["POST", "/v1/files"] = Reply(end="hang", refused=True)
         with anyio.fail_after(5), pytest.raises(InferenceError, match="first_byte_timeout"):
             await echo(asked, "POST", "files", body=b"x")
+
+
+async def test_a_length_is_said_once_when_a_body_had_to_be_read() -> None:
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
+    async with serving(says(answer)) as site:
+        azure = InferenceServer(base_url=site.url, api_version="1", api_key=SecretStr(KEY))
+        headers = [*JSON, ("content-length", "2")]
+        async with inference(azure) as asked:
+            await echo(asked, "POST", "embeddings", headers=headers, body=pieces_of(b"{", b"}"))
+    assert site.heads[0].count("content-length: 2") == 1
+
+
+async def test_a_body_that_was_read_for_one_server_is_there_for_the_next() -> None:
+    with closed_port() as port:
+        gone = InferenceServer(
+            base_url=f"http://127.0.0.1:{port}", api_version="1", api_key=SecretStr(KEY)
+        )
+        async with ScriptedInference() as server, inference(gone, at(server)) as asked:
+            await echo(asked, "POST", "embeddings", body=pieces_of(b"{", b"}"))
+    assert server.others[0].body == b"{}"
 
 
 @pytest.mark.parametrize("streamed", [True, False])
