@@ -49,13 +49,13 @@ class Decoder:
         return b""
 
     def _inflated(self, piece: bytes) -> bytes:
-        first, self._begun = not self._begun, True
+        if not self._begun:
+            self._begun = True
+            if self._window == zlib.MAX_WBITS and piece[0] & 15 != zlib.DEFLATED:
+                # Many servers mean a bare deflate stream, which no such byte begins (RFC 9110,
+                # 8.4.1.2; RFC 1950, 2.2).
+                self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
         try:
             return self._inflate.decompress(piece, PIECE)
         except zlib.error as exc:
-            if not first or self._window != zlib.MAX_WBITS:
-                raise Undecodable("the body is not compressed as its header says") from exc
-        # Many servers mean a bare deflate stream, without zlib's two bytes (RFC 9110, 8.4.1.2).
-        self._window = -zlib.MAX_WBITS
-        self._inflate = zlib.decompressobj(self._window)
-        return self._inflated(piece)
+            raise Undecodable("the body is not compressed as its header says") from exc
