@@ -8,7 +8,8 @@ and both sides keep the connection, it goes back to the pool; in every other cas
 """
 
 import asyncio
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 
 import httptools
 
@@ -32,13 +33,13 @@ class Response:
         "_ended",
         "_failure",
         "_framed",
-        "_has_begun",
-        "_head_size",
         "_held_back",
         "_pieces",
         "_takes_body",
         "_unread",
         "_waiter",
+        "has_begun",
+        "head_size",
         "headers",
         "raw_headers",
         "status",
@@ -53,8 +54,8 @@ class Response:
         self._connection: Connection | None = connection
         self._takes_body = takes_body
         self._framed = False
-        self._has_begun = self._ended = self._held_back = False
-        self._head_size = self._unread = 0
+        self.has_begun = self._ended = self._held_back = False
+        self.head_size = self._unread = 0
         self._pieces: list[bytes] = []
         self._failure: type[HttpFailure] | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -67,7 +68,7 @@ class Response:
         Raises:
             HttpFailure: they did not come.
         """
-        while not self._has_begun:
+        while not self.has_begun:
             await self._news()
 
     async def read(self) -> bytes:
@@ -120,37 +121,40 @@ class Response:
 
     def eof(self) -> None:
         """The server has closed the connection: how an answer of unknown length ends."""
-        if self._has_begun and not self._framed:
+        if self.has_begun and not self._framed:
             self._end(kept=False)
         else:
             self.fail(Broken)
 
     # For the parser
 
+    def on_message_begin(self) -> None:
+        if self._ended:
+            raise ValueError("an answer that nobody has asked for")
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._head_size += len(name) + len(value)
-        if self._head_size > MOST_OF_A_HEAD:
-            raise ValueError("the head of the answer is too large")
+        if self.has_begun:  # a trailer: no header may come so late (RFC 9110, 6.5.1)
+            return
         self.raw_headers.append((name, value))
         self.headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
 
     def on_headers_complete(self) -> None:
-        if self._connection is None:
-            raise ValueError("an answer that nobody has asked for")
-        self.status = self._connection.status()
+        self.status = self._connection.status() if self._connection is not None else 0
         if self.status < 200:  # what is meant comes after it
             return
         encoding = self.headers.get("transfer-encoding", "").lower()
         chunked = encoding.rpartition(",")[2].strip() == "chunked"
         sized = "content-length" in self.headers and not encoding
         self._framed = chunked or sized or self.status in NO_BODY
-        self._has_begun = True
+        self.has_begun = True
         if self._takes_body:
             self._wake()
         else:
             self._end(kept=False)
 
     def on_body(self, piece: bytes) -> None:
+        if self._ended:  # where there may be none
+            return
         self._pieces.append(piece)
         self._unread += len(piece)
         if self._unread > MOST_UNREAD and not self._held_back and self._connection is not None:
@@ -194,6 +198,11 @@ class Connection(asyncio.Protocol):
         self.is_open = False
         self.is_tunnel = False
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether it can be asked. What has failed is closing before it is said to be closed."""
+        return self.is_open and not self._transport.is_closing()
+
     # Asking
 
     def ask(self, head: bytes, *, is_whole: bool = True, takes_body: bool = True) -> Response:
@@ -220,14 +229,15 @@ class Connection(asyncio.Protocol):
             if not await self._sent(body[start : start + PIECE]):
                 return
 
-    async def write_from(self, body: AsyncIterable[bytes], *, chunked: bool) -> None:
+    async def write_from(self, body: AsyncGenerator[bytes], *, chunked: bool) -> None:
         """Send a body as it comes. When it breaks off, so does the connection."""
         try:
-            async for piece in body:
-                if piece:
-                    sent = b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece
-                    if not await self._sent(sent):
-                        return
+            async with aclosing(body):
+                async for piece in body:
+                    if piece:
+                        sent = b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece
+                        if not await self._sent(sent):
+                            return
         except Exception:  # boundary: whoever gave the body knows why it broke off
             self.abort()
             return
@@ -276,7 +286,9 @@ class Connection(asyncio.Protocol):
         """The answer is at its end. `kept`: as far as it goes, there may be another one."""
         keeps = kept and self._parser is not None and self._parser.should_keep_alive()
         self._response = self._parser = None
-        if not self._is_written or not (keeps or self.is_tunnel):
+        if self.is_tunnel:  # whoever is at its other end has not been spoken with yet
+            return
+        if not (keeps and self._is_written):
             self.abort()
         elif self.is_open:
             self.go_on()
@@ -289,18 +301,23 @@ class Connection(asyncio.Protocol):
         self.is_open = True
 
     def data_received(self, data: bytes) -> None:
-        parser = self._parser
-        if parser is None:  # nobody has asked
+        parser, response = self._parser, self._response
+        if parser is None or response is None:  # nobody has asked
             self.abort()
             return
         try:
             parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._ends(NotHttp)
+        if not response.has_begun:
+            response.head_size += len(data)
+            if response.head_size > MOST_OF_A_HEAD:
+                self._ends(NotHttp)
 
     def eof_received(self) -> None:
         if self._response is not None:
             self._response.eof()
+        self._ends(Broken)  # at once: in this moment it may be chosen for the next request
 
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is None and self._response is not None:

@@ -3,7 +3,8 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextvars import Context
 from functools import lru_cache
 
 from aiohappyeyeballs import AddrInfoType, start_connection
@@ -22,7 +23,7 @@ HEADS_KEPT = 256
 TAKES_A_BODY = frozenset({"PATCH", "POST", "PUT"})
 MAY_BE_REPEATED = frozenset({"GET", "HEAD", "OPTIONS"})
 
-Body = AsyncIterable[bytes] | bytes | None
+Body = AsyncGenerator[bytes] | bytes | None
 Trust = Callable[[], ssl.SSLContext]
 
 
@@ -116,18 +117,18 @@ class Pool:
             connection.abort()
         if self._sweeper is not None:
             self._sweeper.cancel()
+            self._sweeper = None
         await asyncio.sleep(0)  # the event loop closes them now
 
     # The connections
 
     def _waiting(self) -> Connection | None:
         """One that waits for a request. The one that was used last is the least likely to end."""
-        if not self._idle:
-            return None
-        connection, since = self._idle.popitem()
-        if self._loop.time() - since < self._keep_alive:
-            return connection
-        connection.abort()  # the sweeper is late, and so are we
+        while self._idle:
+            connection, since = self._idle.popitem()
+            if connection.is_usable and self._loop.time() - since < self._keep_alive:
+                return connection
+            connection.abort()  # the sweeper is late, and so are we
         return None
 
     def _released(self, connection: Connection) -> None:
@@ -138,7 +139,7 @@ class Pool:
             return
         self._idle[connection] = self._loop.time()
         if self._sweeper is None:
-            self._sweeper = self._loop.call_later(self._keep_alive, self._sweep)
+            self._sweep_at(self._loop.time() + self._keep_alive)
 
     def _sweep(self) -> None:
         """Close those that have waited for too long."""
@@ -147,15 +148,20 @@ class Pool:
             connection.abort()
         self._sweeper = None
         if self._idle:
-            when = next(iter(self._idle.values())) + self._keep_alive
-            self._sweeper = self._loop.call_at(when, self._sweep)
+            self._sweep_at(next(iter(self._idle.values())) + self._keep_alive)
+
+    def _sweep_at(self, when: float) -> None:
+        # In a context of its own, for it outlives the request that it begins with.
+        self._sweeper = self._loop.call_at(when, self._sweep, context=Context())
 
     async def _connected(self) -> Connection:
         """A new connection."""
         connection = Connection(self._released)
         try:
-            async with asyncio.timeout(self._connect_timeout):
-                await self._connect(connection)
+            # In a context of its own, for it outlives the request that it is made for.
+            await self._loop.create_task(self._connect(connection), context=Context())
+            if not connection.is_usable:
+                raise ConnectionResetError("the connection was closed at once")
         except BaseException as exc:
             connection.abort()
             match exc:
@@ -168,6 +174,13 @@ class Pool:
         return connection
 
     async def _connect(self, connection: Connection) -> None:
+        async with asyncio.timeout(self._connect_timeout):
+            await self._reach(connection)
+            if self._proxy is not None and self.origin.is_secure:
+                await self._tunnel(connection, self._proxy)
+
+    async def _reach(self, connection: Connection) -> None:
+        """Connect to the server, or to the proxy before it."""
         end = self._proxy or self.origin
         addresses = await addresses_of(end)
         try:
@@ -181,8 +194,6 @@ class Pool:
             ssl=self._trust() if end.is_secure else None,
             server_hostname=end.host if end.is_secure else None,
         )
-        if self._proxy is not None and self.origin.is_secure:
-            await self._tunnel(connection, self._proxy)
 
     async def _tunnel(self, connection: Connection, proxy: Origin) -> None:
         """Have the proxy lead to the server, and speak TLS with that (RFC 9110, 9.3.6)."""
@@ -223,7 +234,7 @@ async def addresses_of(end: Origin) -> Sequence[AddrInfoType]:
         return await asyncio.get_running_loop().getaddrinfo(end.host, end.port, type=kind)
 
 
-async def upload(connection: Connection, body: AsyncIterable[bytes] | bytes, start: bytes) -> None:
+async def upload(connection: Connection, body: AsyncGenerator[bytes] | bytes, start: bytes) -> None:
     """Send a body beside waiting for its answer, which may come first."""
     if isinstance(body, bytes):
         await connection.write(body)

@@ -35,7 +35,7 @@ from mcp_bridge.http1.failures import (
     Undecodable,
     Unreachable,
 )
-from mcp_bridge.http1.pool import Request
+from mcp_bridge.http1.pool import Body, Request
 from mcp_bridge.inference.address import Address
 from mcp_bridge.inference.clients import Clients, secrets_of
 from mcp_bridge.inference.failures import broken, refused
@@ -60,6 +60,7 @@ JSON = {"accept": "application/json", "content-type": "application/json"}
 MOST_OF_A_REFUSAL = 1_000_000
 
 Send = Callable[[Clients, Clock], Awaitable[Request]]
+Passed = AsyncIterable[bytes] | bytes | None
 
 
 class Patience:
@@ -196,14 +197,22 @@ class Reply:
 class Upload:
     """A body on its way through. `failure` is what broke it off."""
 
-    def __init__(self, body: AsyncIterable[bytes]) -> None:
+    def __init__(self, body: Passed) -> None:
         self._body = body
         self.failure: Exception | None = None
 
-    async def pieces(self, clock: Clock, seconds: float) -> AsyncGenerator[bytes]:
+    def sent(self, clock: Clock, seconds: float) -> Body:
         """The body; the first byte of the answer is waited for from when it is sent."""
+        body = self._body
+        if body is None or isinstance(body, bytes):
+            return body
+        return self._pieces(body, clock, seconds)
+
+    async def _pieces(
+        self, body: AsyncIterable[bytes], clock: Clock, seconds: float
+    ) -> AsyncGenerator[bytes]:
         try:
-            async for piece in self._body:
+            async for piece in body:
                 clock.deadline = asyncio.get_running_loop().time() + seconds
                 yield piece
         except Exception as exc:  # boundary: what is sent must know only that it broke off
@@ -272,27 +281,22 @@ class Endpoint:
         finally:
             await reply.aclose()
 
-    async def forward(
-        self, method: str, url: str, headers: Headers, body: AsyncIterable[bytes] | bytes | None
-    ) -> Reply:
+    async def forward(self, method: str, url: str, headers: Headers, body: Passed) -> Reply:
         """Send a request as it is, with our credentials. Any status is an answer.
 
         Raises:
             InferenceError: it is out of reach, or did not answer in time.
         """
-
-        upload = Upload(body) if isinstance(body, AsyncIterable) else None
+        upload = Upload(body)
 
         async def send(clients: Clients, clock: Clock) -> Request:
-            content: AsyncIterable[bytes] | bytes | None = body
-            if upload:
-                content = upload.pieces(clock, self.settings.first_byte_timeout)
-            return await clients.send(method, url, headers, content)
+            sent = upload.sent(clock, self.settings.first_byte_timeout)
+            return await clients.send(method, url, headers, sent)
 
         try:
             return await self._reply(send, as_it_is=True)
         except InferenceError:
-            if upload and upload.failure:
+            if upload.failure:
                 raise upload.failure from None  # not the server's failure but the client's
             raise
 

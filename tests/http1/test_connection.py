@@ -1,11 +1,13 @@
 """What one connection carries: requests as they are sent, answers however they are framed."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
 
 import anyio
 import pytest
 
-from mcp_bridge.http1.connection import MOST_OF_A_HEAD, MOST_UNREAD, PIECE
+from mcp_bridge.http1.connection import MOST_OF_A_HEAD, MOST_UNREAD, PIECE, Connection
 from mcp_bridge.http1.failures import Broken, HttpFailure, NotHttp
 from tests.http1.serving import Reader, Site, Writer, keeps_saying, pool_for, says, serving, whole
 
@@ -41,6 +43,7 @@ async def test_a_body_is_read_however_it_is_framed(answer: bytes) -> None:
         ("GET", b"HTTP/1.1 204 No Content\r\n\r\n"),
         ("GET", b"HTTP/1.1 304 Not Modified\r\n\r\n"),
         ("GET", OK + b"content-length: 0\r\n\r\n"),
+        ("HEAD", HELLO),
     ],
 )
 async def test_an_answer_may_have_no_body(method: str, answer: bytes) -> None:
@@ -60,7 +63,7 @@ async def test_an_answer_may_have_no_body(method: str, answer: bytes) -> None:
         (b"SSH-2.0-OpenSSH_9.2\r\n", NotHttp),
         (OK + b"transfer-encoding: chunked\r\n\r\nnonsense\r\n", NotHttp),
         (b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", NotHttp),
-        (OK + b"x: " + b"y" * (MOST_OF_A_HEAD + 9) + b"\r\n\r\n", NotHttp),
+        (OK + b"x: " + b"y" * 4 * MOST_OF_A_HEAD, NotHttp),
     ],
     ids=["nothing", "half a head", "half", "no last chunk", "ssh", "chunk", "upgrade", "huge"],
 )
@@ -90,6 +93,52 @@ async def test_headers_are_kept_in_order_and_found_by_lower_case_names() -> None
         assert request.response.raw_headers[:2] == [(b"X-A", b"1"), (b"x-a", b"2")]
         assert request.response.headers == {"x-a": "1", "b": "café", "content-length": "0"}
         await request.aclose()
+
+
+async def test_what_follows_a_body_is_no_header() -> None:
+    answer = OK + b"transfer-encoding: chunked\r\n\r\n0\r\ncontent-encoding: br\r\n\r\n"
+    async with serving(says(answer)) as site, pool_for(site.url) as pool:
+        request = await pool.send("GET", site.url, b"")
+        assert request.response.headers == {"transfer-encoding": "chunked"}
+        assert request.response.raw_headers == [(b"transfer-encoding", b"chunked")]
+        await request.aclose()
+
+
+class Transport(asyncio.Transport):
+    """A transport as the event loop has it before it tells what became of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_aborted = self.is_failing = False
+
+    def write(self, data: Any) -> None:
+        pass
+
+    def is_closing(self) -> bool:
+        return self.is_failing or self.is_aborted
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+async def test_what_the_server_has_closed_is_given_up_in_the_same_moment() -> None:
+    released: list[bool] = []
+    connection, transport = Connection(lambda it: released.append(it.is_open)), Transport()
+    connection.connection_made(transport)
+    response = connection.ask(b"POST / HTTP/1.1\r\n\r\n", is_whole=False)
+    connection.eof_received()
+    with pytest.raises(Broken):
+        await response.head()
+    assert transport.is_aborted  # whatever of the request is still to be written
+    assert released == [False]
+
+
+async def test_a_connection_that_has_failed_is_not_to_be_used() -> None:
+    connection, transport = Connection(lambda _: None), Transport()
+    connection.connection_made(transport)
+    assert connection.is_usable
+    transport.is_failing = True
+    assert not connection.is_usable
 
 
 async def test_a_server_waits_while_nobody_reads() -> None:

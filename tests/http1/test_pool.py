@@ -1,7 +1,11 @@
 """How connections are made, used again and given up; TLS and proxies."""
 
+import asyncio
+import gc
 import ssl
+import weakref
 from collections.abc import AsyncGenerator, Iterator
+from contextvars import Context, ContextVar
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -12,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from mcp_bridge.http1.failures import BadUrl, Broken, ProxyRefused, Unreachable
+from mcp_bridge.http1.failures import BadUrl, Broken, HttpFailure, ProxyRefused, Unreachable
 from mcp_bridge.http1.pool import Pool
 from tests.http1.serving import (
     Reader,
@@ -47,8 +51,9 @@ async def test_a_connection_is_used_again() -> None:
         OK + b"connection: close\r\ncontent-length: 5\r\n\r\nhello",
         b"HTTP/1.0 200 OK\r\ncontent-length: 5\r\n\r\nhello",
         OK + b"content-length: 5\r\n\r\nhello and more than was announced",
+        OK + b"content-length: 5\r\n\r\nhelloHTTP/1.1 2",
     ],
-    ids=["close", "1.0", "more"],
+    ids=["close", "1.0", "more", "half of one more"],
 )
 async def test_a_connection_that_is_not_to_be_kept_is_not(answer: bytes) -> None:
     async with serving(keeps_saying(answer)) as site, pool_for(site.url) as pool:
@@ -127,6 +132,38 @@ async def test_a_connection_waits_for_so_long_and_no_longer() -> None:
         assert await whole(pool, site.url) == b"hello"
         with anyio.fail_after(5):
             await closed.wait()
+
+
+async def test_a_connection_holds_nothing_of_the_request_it_was_made_for() -> None:
+    class Visitor:
+        """Somebody whom a request is for."""
+
+    visitor = ContextVar[Visitor]("visitor")
+
+    async def visit(pool: Pool, url: str) -> weakref.ref[Visitor]:
+        visitor.set(Visitor())
+        await whole(pool, url)
+        return weakref.ref(visitor.get())
+
+    async with serving(keeps_saying(HELLO)) as site, pool_for(site.url) as pool:
+        found = await asyncio.get_running_loop().create_task(
+            visit(pool, site.url), context=Context()
+        )
+        await anyio.wait_all_tasks_blocked()
+        gc.collect()
+        assert found() is None
+        assert await whole(pool, site.url) == b"hello"
+    assert site.connections == 1
+
+
+async def test_a_server_that_closes_at_once_is_said() -> None:
+    async def talk(site: Site, reader: Reader, writer: Writer) -> None:
+        writer.write(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+    async with serving(talk) as site, pool_for(site.url) as pool:
+        for _ in range(20):  # sometimes before there is a request, sometimes behind it
+            with anyio.fail_after(5), pytest.raises(HttpFailure):
+                await whole(pool, site.url, "POST", b"")
 
 
 async def test_nobody_there_is_said() -> None:
@@ -289,6 +326,33 @@ async def test_tls_goes_through_a_tunnel(of_server: ssl.SSLContext, trusting: Tr
     ]
     assert [head.split()[1] for head in site.heads] == ["/a", "/b"]
     assert not any("proxy-authorization" in head for head in site.heads)
+
+
+async def test_a_tunnel_is_used_by_one_request_and_only_with_tls(
+    of_server: ssl.SSLContext, trusting: Trusting
+) -> None:
+    may_end = anyio.Event()
+
+    async def slowly(site: Site, reader: Reader, writer: Writer) -> None:
+        await site.head(reader)
+        writer.write(OK + b"content-length: 5\r\n\r\n")
+        await may_end.wait()
+        writer.write(b"hello")
+        await reader.read()
+
+    async with (
+        serving(slowly, of_server) as site,
+        serving(leading_to(site)) as proxy,
+        pool_for(site.url, trust=trusting, proxy=proxy.url) as pool,
+    ):
+        with anyio.fail_after(10):
+            requests = [await pool.send("GET", site.url, b"") for _ in range(3)]
+            may_end.set()
+            for request in requests:
+                assert await request.response.read() == b"hello"
+                await request.aclose()
+    assert [head.split()[0] for head in proxy.heads] == ["CONNECT"] * 3
+    assert site.connections == 3
 
 
 async def test_a_proxy_that_refuses_is_said() -> None:
