@@ -25,7 +25,7 @@ class Clocks:
         """Let go of the timer, unless a clock still runs."""
         if self._timer is not None and not self.running:
             self._timer.cancel()
-            self._timer, self._at = None, math.inf
+            self._timer, self.looks_at = None, math.inf
 
     def look_at(self, when: float) -> None:
         """Look whose time is up then, and not later."""
