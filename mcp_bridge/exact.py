@@ -27,7 +27,7 @@ def loads(text: bytes, *, strict: bool = True) -> Any:
     Raises:
         ValueError: it is not JSON, or holds a number that is none.
     """
-    if LONG_NUMBER not in text.translate(DIGITS):
+    if text.translate(DIGITS).find(LONG_NUMBER) < 0:  # `in` would try it as a number first
         try:
             return orjson.loads(text)
         except orjson.JSONDecodeError:
@@ -53,7 +53,7 @@ def decode(text: bytes | str) -> Any:
         ValueError: it is not JSON.
     """
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-    if LONG_NUMBER not in data.translate(DIGITS):
+    if data.translate(DIGITS).find(LONG_NUMBER) < 0:
         try:
             return orjson.loads(data)
         except orjson.JSONDecodeError:

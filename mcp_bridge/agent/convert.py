@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
@@ -53,14 +53,15 @@ def readable(result: Json, *, vision: bool) -> Readable:
     return Readable("\n".join(texts) or NOTHING_RETURNED, tuple(images))
 
 
-def blocks(content: object) -> list[Json]:
+def blocks(content: object) -> Iterator[Json]:
     """Content blocks, however the server spelled them."""
-    found = content if isinstance(content, list) else [content]
-    return [b if isinstance(b, dict) else text_block(b) for b in found if b is not None]
-
-
-def text_block(value: object) -> Json:
-    return {"type": "text", "text": value if isinstance(value, str) else text_of(value)}
+    for block in content if isinstance(content, list) else [content]:
+        if isinstance(block, dict):
+            yield block
+        elif isinstance(block, str):
+            yield {"type": "text", "text": block}
+        elif block is not None:
+            yield {"type": "text", "text": text_of(block)}
 
 
 def error_text(texts: list[str]) -> str:

@@ -28,6 +28,9 @@ class Patience:
     maximum: float
 
 
+ENDLESS = Patience(math.inf, math.inf)
+
+
 class Exchange(Clock):
     """One request in flight, and the clock that ends it when no answer comes.
 
@@ -42,25 +45,20 @@ class Exchange(Clock):
         self, context: CallContext | None, patience: Patience, clocks: Clocks | None = None
     ) -> None:
         super().__init__(clocks)
+        now, latest = time.monotonic(), math.inf if context is None else context.deadline
+        self._deadline = min(now + patience.timeout, latest)
+        self._limit = min(now + patience.maximum, latest)
         self.context = context
         self.patience = patience
         self.sent = False
         self.broken: str | None = None
         self.status: int | None = None
-        self._limit = math.inf
         self._answers: tuple[anyio.CancelScope, ...] = ()
 
     def break_off(self, reason: str) -> None:
         """Its answer can never come: who waits for it hears so now."""
         self.broken = reason
         self.cancel()
-
-    def start(self) -> None:
-        """Start the clock. It was not running while the request waited for its turn."""
-        now, patience = time.monotonic(), self.patience
-        latest = math.inf if self.context is None else self.context.deadline
-        self._limit = min(now + patience.maximum, latest)
-        self.deadline = min(now + patience.timeout, latest)
 
     def rearm(self) -> None:
         """The server has shown that it is at work: wait `timeout` seconds more."""

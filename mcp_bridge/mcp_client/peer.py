@@ -83,11 +83,12 @@ class Peer(Dispatcher[TransportContext]):
         if self._reason is not None:
             raise ConnectionLost(self._reason)
         options: CallOptions = opts or {}
-        request_id = options.get("request_id") or self._mint()
+        given = options.get("request_id")
+        request_id = self._mint() if given is None else given
+        key = request_id if given is None else key_of(given)
         message: Json = {"jsonrpc": "2.0", "id": request_id, "method": method}
         if params:
             message["params"] = params
-        key = key_of(request_id)
         future: asyncio.Future[Json | MCPError] = asyncio.get_running_loop().create_future()
         self._pending[key] = future
         issued = False

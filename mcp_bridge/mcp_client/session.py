@@ -56,7 +56,7 @@ from mcp_bridge.errors import (
     SourceUnavailable,
 )
 from mcp_bridge.mcp_client.channel import Channel, NeedsAuth, ProbeKilled, WrongTransport
-from mcp_bridge.mcp_client.exchange import CURRENT, Exchange, Patience
+from mcp_bridge.mcp_client.exchange import CURRENT, ENDLESS, Exchange, Patience
 from mcp_bridge.mcp_client.jsonrpc import ConnectionLost, ForeignContent, StandIn
 from mcp_bridge.tools.source import Answerer, CallContext
 from mcp_bridge.types import Json
@@ -278,7 +278,6 @@ class Session:
         before = CURRENT.set(exchange)
         self.exchanges[number] = exchange
         try:
-            exchange.start()
             with exchange:
                 return await self.channel.dispatcher.send_raw_request(method, params, opts)
             raise self._unanswered(method, exchange)
@@ -469,7 +468,7 @@ class Session:
         Raises:
             SourceError: it was refused, or broke.
         """
-        exchange = Exchange(None, Patience(1, 1), self._clocks)
+        exchange = Exchange(None, ENDLESS, self._clocks)
         params, opts = self._stamped(
             "subscriptions/listen", {"notifications": wanted}, None, next(self._tokens)
         )

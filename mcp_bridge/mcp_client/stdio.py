@@ -328,7 +328,8 @@ class Child(asyncio.SubprocessProtocol):
 
     async def ready(self) -> None:
         """Wait, with nothing sent, while the server does not read."""
-        await self._writable.wait()
+        if not self._writable.is_set():
+            await self._writable.wait()
 
     async def send(self, data: bytes) -> None:
         """Write one message.

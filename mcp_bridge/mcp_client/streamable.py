@@ -45,7 +45,7 @@ from mcp_bridge.config.settings import McpServer
 from mcp_bridge.exact import decode, encode
 from mcp_bridge.mcp_client.channel import Channel
 from mcp_bridge.mcp_client.events import Event, EventReader
-from mcp_bridge.mcp_client.exchange import CURRENT, Exchange, Patience
+from mcp_bridge.mcp_client.exchange import CURRENT, ENDLESS, Exchange
 from mcp_bridge.mcp_client.http import Client, Reply, Unsent, opened, place
 from mcp_bridge.mcp_client.inbox import Inbox
 from mcp_bridge.mcp_client.jsonrpc import (
@@ -80,8 +80,6 @@ SHORT_STREAMS = 2
 
 MAX_FAILURES = 2
 """So often in a row a stream is refused before we give it up."""
-
-NO_PATIENCE = Patience(0, 0)
 
 
 class Refused(Exception):
@@ -173,7 +171,7 @@ class Streamable(Dispatcher[TransportContext]):
         if request_id is None:
             self._last_id += 1
             request_id = self._last_id
-        exchange = CURRENT.get() or Exchange(None, NO_PATIENCE)
+        exchange = CURRENT.get() or Exchange(None, ENDLESS)
         modern = self._version in MODERN_PROTOCOL_VERSIONS
         return Call(request_id, key_of(request_id), exchange, modern)
 
