@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_bridge.config.settings import Cors as CorsSettings
 from mcp_bridge.errors import BridgeError
+from mcp_bridge.telemetry import frequent
 from mcp_bridge.telemetry.context import REQUEST_ID
 
 logger = logging.getLogger(__name__)
@@ -81,7 +82,9 @@ class RequestLog:
         if scope["path"] in PINGS and not self._pings_are_logged():
             return
         outcome = str(status) if status else "left before the answer"
-        logger.info("%s %s: %s in %.3f s", scope["method"], scope["path"], outcome, seconds)
+        frequent.info(
+            logger, "%s %s: %s in %.3f s", scope["method"], scope["path"], outcome, seconds
+        )
 
     def _pings_are_logged(self) -> bool:
         bridge = getattr(self._owner.state, "bridge", None)

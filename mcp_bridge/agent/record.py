@@ -2,6 +2,7 @@
 
 import logging
 
+from mcp_bridge.telemetry import frequent
 from mcp_bridge.types import Json, frozen
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,8 @@ class ConversationRecord:
 
 def log_conversation(record: ConversationRecord) -> None:
     """One line, whose parts are fields in the JSON format."""
-    logger.info(
+    frequent.info(
+        logger,
         "conversation of %s with %s: %s after %d rounds, %d tool calls and %.3f s%s",
         record.caller,
         record.model,

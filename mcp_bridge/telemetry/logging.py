@@ -11,6 +11,7 @@ import logging
 import re
 import select
 import sys
+import time
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
@@ -24,6 +25,7 @@ from mcp_bridge.types import Json
 
 HANDLER = "mcp_bridge"
 OURS = "mcp_bridge"
+OUR_CHILDREN = f"{OURS}."
 TRACE = 5
 BATCH_SECONDS = 0.05
 WHOLE_BYTES = select.PIPE_BUF if hasattr(select, "PIPE_BUF") else 512
@@ -52,15 +54,10 @@ def set_up(settings: Settings, stream: TextIO | None = None, *, worker: int | No
     logging.addLevelName(TRACE, "TRACE")
     level = logging.getLevelNamesMapping()[settings.logging.log_level]
     others = level_of_others(level)
-    handler = Batching(stream or sys.stderr, alone=worker is None)
+    kind = JsonLines if settings.logging.format == "json" else TextLines
+    lines = kind(Redactor.of(settings), worker)
+    handler = Batching(stream or sys.stderr, lines, _Worth(others), alone=worker is None)
     handler.name = HANDLER
-    handler.addFilter(_Worth(others))
-    redact = Redactor.of(settings)
-    handler.setFormatter(
-        JsonLines(redact, worker)
-        if settings.logging.format == "json"
-        else TextLines(redact, worker)
-    )
     root = logging.getLogger()
     for old in [old for old in root.handlers if old.name == HANDLER]:
         root.removeHandler(old)
@@ -108,6 +105,131 @@ def visible(text: str) -> str:
     return UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:  # boundary: `logging` would print the arguments as they are
+        return f"{record.msg} {record.args}"
+
+
+def _trace(record: logging.LogRecord) -> str | None:
+    """The traceback, or the stack that was asked for."""
+    if not (record.exc_info or record.exc_text or record.stack_info):
+        return None
+    parts = [record.stack_info or ""]
+    if record.exc_info and record.exc_info[0]:
+        parts.append("".join(traceback.format_exception(*record.exc_info)))
+    elif record.exc_text:
+        parts.append(record.exc_text)
+    return "\n".join(part for part in parts if part) or None
+
+
+class Lines(logging.Formatter):
+    """What both formats share. `form` and `zone`: how a time is written, and where (None: here)."""
+
+    form = "%Y-%m-%d %H:%M:%S"
+    zone: tzinfo | None = None
+
+    def __init__(self, redact: Redactor, worker: int | None = None) -> None:
+        super().__init__()
+        self._redact = redact
+        self._worker = worker
+        self._place = "" if worker is None else f"w{worker} "
+        self._this_second = 0, ""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self.line(
+            record.created,
+            record.levelname,
+            record.name,
+            _message(record),
+            self._extra(record),
+            _trace(record),
+        )
+
+    def line(  # so many, for an object that held them would cost a tenth of a line
+        self,
+        created: float,
+        level: str,
+        name: str,
+        message: str,
+        extra: Json | None,
+        trace: str | None = None,
+    ) -> str:
+        """The line that says this, without secrets."""
+        raise NotImplementedError
+
+    def _extra(self, record: logging.LogRecord) -> Json | None:
+        """The fields that were given as `extra`, where they are shown."""
+        return None
+
+    def _time(self, created: float) -> str:
+        """A time, with milliseconds. Many lines are of the same second, which is written once."""
+        second = int(created)
+        known, written = self._this_second
+        if second != known:
+            written = datetime.fromtimestamp(second, self.zone).strftime(self.form)
+            self._this_second = second, written
+        return f"{written}.{str(int((created - second) * 1000)).zfill(3)}"
+
+
+class TextLines(Lines):
+    """`2026-11-25 20:51:12.123 INFO    mcp_client.stdio [req-1] message`, tracebacks indented.
+
+    Where several workers write, `w0` and the like stand before the logger's name.
+    """
+
+    def line(
+        self,
+        created: float,
+        level: str,
+        name: str,
+        message: str,
+        extra: Json | None,
+        trace: str | None = None,
+    ) -> str:
+        request = f" [{given}]" if (given := REQUEST_ID.get()) else ""
+        said = self._redact(f"{name.removeprefix(OUR_CHILDREN)}{request}: {message}")
+        line = f"{self._time(created)} {level.ljust(7)} {self._place}{visible(said)}"
+        if trace is None:
+            return line
+        # Indented, so that a message with line breaks cannot pass for another entry.
+        indented = (f"    {visible(text)}" for text in self._redact(trace).splitlines())
+        return "\n".join([line, *indented])
+
+
+class JsonLines(Lines):
+    """One JSON object in each line, with the fields that were given as `extra`."""
+
+    form = "%Y-%m-%dT%H:%M:%S"
+    zone = UTC
+
+    def line(
+        self,
+        created: float,
+        level: str,
+        name: str,
+        message: str,
+        extra: Json | None,
+        trace: str | None = None,
+    ) -> str:
+        found: Json = self._redact.json(extra) if extra else {}
+        found["time"] = f"{self._time(created)}Z"
+        found["level"] = level.lower()
+        found["logger"] = name
+        found["message"] = self._redact(message)
+        if (request := REQUEST_ID.get()) is not None:
+            found["request_id"] = self._redact(request)
+        if self._worker is not None:
+            found["worker"] = self._worker
+        if trace is not None:
+            found["exception"] = self._redact(trace)
+        return json.dumps(found)
+
+    def _extra(self, record: logging.LogRecord) -> Json | None:
+        return {key: value for key, value in vars(record).items() if key not in STANDARD}
+
+
 class Batching(logging.StreamHandler[TextIO]):
     """Writes the lines of a short while together, off the path of the requests they are about.
 
@@ -115,19 +237,47 @@ class Batching(logging.StreamHandler[TextIO]):
     `alone`, other processes write to the same pipe: only what is short enough stays whole there.
     """
 
-    def __init__(self, stream: TextIO, *, alone: bool = True) -> None:
+    def __init__(
+        self, stream: TextIO, lines: Lines, worth: "_Worth", *, alone: bool = True
+    ) -> None:
         super().__init__(stream)
+        self.setFormatter(lines)
+        self._worth = worth
         self._alone = alone
         self._lines: list[str] = []
         self._loop: asyncio.AbstractEventLoop | None = None
 
+    def filter(self, record: logging.LogRecord) -> bool:
+        return self._worth.filter(record) and bool(super().filter(record))
+
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._lines.append(self.format(record) + self.terminator)
+            line = self.format(record)
         except Exception:  # boundary: a record that cannot be written must not stop its writer
             self.handleError(record)
             return
-        if record.levelno >= logging.WARNING or not self._will_be_written():
+        self._keep(line, soon=record.levelno < logging.WARNING)
+
+    def take(self, logger: str, message: str, args: tuple[object, ...], extra: Json | None) -> bool:
+        """Write INFO without a record. False when that cannot be: then only the usual way is right.
+
+        Nobody may have changed what this handler writes, and how. That nobody else reads what the
+        logger says is known by who calls this.
+        """
+        lines = self.formatter
+        if self.filters or self.level > logging.INFO or not isinstance(lines, Lines):
+            return False
+        try:
+            line = lines.line(time.time(), "INFO", logger, message % args, extra)
+        except Exception:  # boundary: the usual way says what is wrong with it
+            return False
+        self._keep(line, soon=True)
+        return True
+
+    def _keep(self, line: str, *, soon: bool) -> None:
+        """Write the line: now, or soon."""
+        self._lines.append(line + self.terminator)
+        if not soon or not self._will_be_written():
             self.flush()
 
     def _will_be_written(self) -> bool:
@@ -147,7 +297,8 @@ class Batching(logging.StreamHandler[TextIO]):
 
     def flush(self) -> None:
         with self.lock or nullcontext():
-            lines, self._lines = self._lines, []
+            lines = self._lines[:]
+            del self._lines[: len(lines)]  # what another thread adds meanwhile stays
             try:
                 for text in ["".join(lines)] if self._alone else pieces(lines):
                     self.stream.write(text)
@@ -193,82 +344,3 @@ class _Worth(logging.Filter):
 
 def _is_of(record: logging.LogRecord, name: str) -> bool:
     return record.name == name or record.name.startswith(f"{name}.")
-
-
-class _Lines(logging.Formatter):
-    """What both formats share. `form` and `zone`: how a time is written, and where (None: here)."""
-
-    form = "%Y-%m-%d %H:%M:%S"
-    zone: tzinfo | None = None
-
-    def __init__(self, redact: Redactor, worker: int | None = None) -> None:
-        super().__init__()
-        self._redact = redact
-        self._worker = worker
-        self._place = "" if worker is None else f"w{worker} "
-        self._this_second = (0, "")
-
-    def _second(self, second: int) -> str:
-        """A second as the lines have it. Many lines have the same one."""
-        if second != self._this_second[0]:
-            written = datetime.fromtimestamp(second, self.zone).strftime(self.form)
-            self._this_second = (second, written)
-        return self._this_second[1]
-
-    def _message(self, record: logging.LogRecord) -> str:
-        try:
-            return self._redact(record.getMessage())
-        except Exception:  # boundary: `logging` would print the arguments as they are
-            return self._redact(f"{record.msg} {record.args}")
-
-    def _trace(self, record: logging.LogRecord) -> str | None:
-        """The traceback, or the stack that was asked for."""
-        if not (record.exc_info or record.exc_text or record.stack_info):
-            return None
-        parts = [record.stack_info or ""]
-        if record.exc_info and record.exc_info[0]:
-            parts.append("".join(traceback.format_exception(*record.exc_info)))
-        elif record.exc_text:
-            parts.append(record.exc_text)
-        return self._redact("\n".join(part for part in parts if part)) or None
-
-
-class TextLines(_Lines):
-    """`2026-11-25 20:51:12.123 INFO    mcp_client.stdio [req-1] message`, tracebacks indented.
-
-    Where several workers write, `w0` and the like stand before the logger's name.
-    """
-
-    def format(self, record: logging.LogRecord) -> str:
-        name = record.name.removeprefix(f"{OURS}.")
-        request = f" [{given}]" if (given := REQUEST_ID.get()) else ""
-        line = (
-            f"{self._second(int(record.created))}.{int(record.msecs):03d} {record.levelname:<7} "
-            f"{self._place}{visible(f'{name}{request}: {self._message(record)}')}"
-        )
-        trace = self._trace(record)
-        if trace is None:
-            return line
-        # Indented, so that a message with line breaks cannot pass for another entry.
-        return "\n".join([line, *(f"    {visible(text)}" for text in trace.splitlines())])
-
-
-class JsonLines(_Lines):
-    """One JSON object in each line, with the fields that were given as `extra`."""
-
-    form = "%Y-%m-%dT%H:%M:%S"
-    zone = UTC
-
-    def format(self, record: logging.LogRecord) -> str:
-        entry: Json = {
-            "time": f"{self._second(int(record.created))}.{int(record.msecs):03d}Z",
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": self._message(record),
-            "request_id": REQUEST_ID.get(),
-            "worker": self._worker,
-            "exception": self._trace(record),
-        }
-        entry = {name: value for name, value in entry.items() if value is not None}
-        extra = {key: value for key, value in vars(record).items() if key not in STANDARD}
-        return json.dumps(self._redact.json({**extra, **entry}))

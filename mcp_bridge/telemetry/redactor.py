@@ -35,11 +35,15 @@ class Redactor:
         return cls(secrets_of(settings))
 
     def __call__(self, text: str) -> str:
-        return self._pattern.sub(MASK, text) if self._pattern else text
+        if self._pattern is None or self._pattern.search(text) is None:
+            return text
+        return self._pattern.sub(MASK, text)
 
     def json(self, value: Any) -> Any:
         """The same for every text inside JSON; what JSON does not know becomes text."""
         match value:
+            case str():
+                return self(value)
             case float():
                 return value if math.isfinite(value) else str(value)
             case None | bool() | int():

@@ -14,6 +14,7 @@ from dataclasses import field
 import anyio
 
 from mcp_bridge.errors import SourceError, SourceTimeout, SourceUnavailable
+from mcp_bridge.telemetry import frequent
 from mcp_bridge.tools.catalog import Entry
 from mcp_bridge.tools.source import CallContext
 from mcp_bridge.types import Caller, Json, frozen
@@ -47,7 +48,8 @@ class CallRecord:
 
 def log_record(record: CallRecord) -> None:
     call = record.call
-    logger.info(
+    frequent.info(
+        logger,
         "tool %s (%s) called by %s through %s: %s after %.3f s [%s]",
         call.entry.name,
         call.entry.source.name,
