@@ -28,6 +28,7 @@ from mcp_bridge.errors import InferenceError
 from mcp_bridge.http1.decoding import decoded
 from mcp_bridge.http1.failures import (
     BadUrl,
+    Broken,
     HttpFailure,
     NotHttp,
     ProxyRefused,
@@ -165,8 +166,7 @@ class Reply:
             piece = await self._read()
         except FAILURES as exc:
             if patience.is_over:
-                error = self._endpoint.late() if patience.first else self._endpoint.silent()
-                raise error from None
+                raise (self._endpoint.late if patience.first else self._endpoint.silent)() from None
             self._endpoint.fail(exc, begun=not patience.first)
         patience.heard()
         return piece
@@ -216,8 +216,8 @@ class Upload:
                 clock.deadline = asyncio.get_running_loop().time() + seconds
                 yield piece
         except Exception as exc:  # boundary: what is sent must know only that it broke off
-            self.failure = exc
-            raise
+            self.failure = exc.with_traceback(None)  # or both hold each other, and the request
+            raise Broken from None
 
 
 class Endpoint:
@@ -299,6 +299,8 @@ class Endpoint:
             if upload.failure:
                 raise upload.failure from None  # not the server's failure but the client's
             raise
+        finally:
+            upload.failure = None
 
     async def _reply(self, send: Send, *, as_it_is: bool = False) -> Reply:
         await self._take_turn()
@@ -371,10 +373,10 @@ class Endpoint:
     def fail(self, exc: Exception, *, begun: bool) -> NoReturn:
         """Raise what a failure of the packages below means.
 
-        The failure itself stays visible as the cause only where it cannot hold a secret.
+        The failure itself stays visible as the cause only where it cannot hold a secret. The error
+        is given no name: this frame would hold it, and it the frame, and both the whole request.
         """
-        error = self.failure(exc, begun=begun)
-        raise error from None if error.code == MISCONFIGURED else exc
+        raise self.failure(exc, begun=begun) from None if isinstance(exc, ValueError) else exc
 
     def failure(self, exc: BaseException, *, begun: bool) -> InferenceError:
         """What a failure of the packages below means."""

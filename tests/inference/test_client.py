@@ -1,9 +1,11 @@
 """Questions to one inference server, and every way in which it can fail."""
 
+import gc
 import gzip
 import inspect
 import json
 import traceback
+import weakref
 from contextlib import aclosing
 from typing import Any
 
@@ -696,6 +698,30 @@ async def test_cancellation_ends_the_wait_before_the_next_try() -> None:
                 await server.wait_for_requests(1)
                 tasks.cancel_scope.cancel()
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "script",
+    [refuse(), Reply(end="cut"), Reply(pieces=[b"{"], end="hang")],
+    ids=["refused", "cut", "silent"],
+)
+async def test_an_error_that_nobody_holds_is_gone(script: Reply) -> None:
+    async def fails(asked: Inference) -> weakref.ref[InferenceError]:
+        try:
+            await items(asked, question())
+        except InferenceError as exc:
+            return weakref.ref(exc)
+        raise AssertionError("it did not fail")
+
+    async with (
+        ScriptedInference(then=script) as server,
+        inference(at(server, max_retries=0, idle_timeout=0.01)) as asked,
+    ):
+        gc.disable()
+        try:
+            assert (await fails(asked))() is None
+        finally:
+            gc.enable()
 
 
 # Connections

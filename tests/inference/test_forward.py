@@ -1,7 +1,9 @@
 """Requests that pass through untouched."""
 
+import gc
 import gzip
 import json
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,7 +15,7 @@ from mcp_bridge.config.settings import InferenceServer
 from mcp_bridge.errors import InferenceError, RequestError
 from mcp_bridge.inference.client import Inference
 from tests.fakes import Reply, ScriptedInference, closed_port, refuse, whole
-from tests.http1.serving import says, serving
+from tests.http1.serving import Reader, Site, Writer, says, serving
 from tests.inference.asking import at, inference, pieces_of
 
 KEY = "sk-very-secret-0123456789"
@@ -312,6 +314,38 @@ async def test_a_body_that_was_read_for_one_server_is_there_for_the_next() -> No
         async with ScriptedInference() as server, inference(gone, at(server)) as asked:
             await echo(asked, "POST", "embeddings", body=pieces_of(b"{", b"}"))
     assert server.others[0].body == b"{}"
+
+
+class ClientHasLeft(Exception):
+    """What breaks off a body."""
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n"])
+async def test_what_breaks_off_a_body_holds_nothing(answer: bytes) -> None:
+    failures: list[weakref.ref[Exception]] = []
+
+    async def body(site: Site) -> AsyncIterator[bytes]:
+        yield b"half"
+        while not site.heads:  # nobody tells when one has come
+            await anyio.lowlevel.checkpoint()
+        failure = ClientHasLeft()
+        failures.append(weakref.ref(failure))
+        raise failure
+
+    async def talk(site: Site, reader: Reader, writer: Writer) -> None:
+        await site.head(reader)
+        writer.write(answer)
+        await reader.read()
+
+    async with serving(talk) as site, inference(InferenceServer(base_url=site.url)) as asked:
+        gc.disable()
+        try:
+            with anyio.fail_after(5), pytest.raises((ClientHasLeft, InferenceError)):
+                await echo(asked, "POST", "files", body=body(site))
+            await anyio.wait_all_tasks_blocked()
+            assert [failure() for failure in failures] == [None]
+        finally:
+            gc.enable()
 
 
 @pytest.mark.parametrize("streamed", [True, False])
