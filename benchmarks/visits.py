@@ -252,10 +252,12 @@ async def mcp_session(leave: bool, site: Site) -> None:
             with anyio.move_on_after(0):
                 await ask("tools/call", door.call_of(OF_HTTP))
 
-    await converse(ask, tell)
-    own = {**site.target.headers, **headers}
-    async with site.http.delete(site.root + door.PLACE, headers=own) as ended:
-        await read(ended, 200, 202, 204)
+    try:
+        await converse(ask, tell)
+    finally:  # or it would stay for half an hour, and look like a leak
+        own = {**site.target.headers, **headers}
+        async with site.http.delete(site.root + door.PLACE, headers=own) as ended:
+            await read(ended, 200, 202, 204)
 
 
 @asynccontextmanager

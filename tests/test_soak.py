@@ -30,6 +30,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 import uvloop
+from mcp.shared.exceptions import MCPError
 
 from mcp_bridge.agent.conversation import Ask
 from mcp_bridge.api.leaving import LOOK_SECONDS, Watch
@@ -37,9 +38,13 @@ from mcp_bridge.bridge import Bridge
 from mcp_bridge.clock import Clock, Clocks
 from mcp_bridge.errors import InferenceError
 from mcp_bridge.mcp_client.connection import Connection
+from mcp_bridge.mcp_server.client import Client
+from mcp_bridge.mcp_server.sessions import HttpSession
 from tests.api.bridged import Place, bridged, scripted_server
 from tests.fakes import Item, Reply, Request, Said, answer, chunk, refuse, sse, whole
 from tests.mcp_client.running import PATIENCE, children
+from tests.mcp_server.test_routes import ACCEPT, INITIALIZE, request
+from tests.mcp_server.test_streamable import SESSION, modern
 from tests.servers.web import Gate, Log, Restartable, restartable, serving, web_server
 from tests.test_serve import process, written
 
@@ -400,6 +405,34 @@ async def test_an_answer_leaves_no_timer_behind() -> None:
         called, answer("Done."), mcp_servers={"tools": scripted_server()}, made=(Clocks,)
     ) as place:
         assert (await place.said("hi", stream=False))["content"] == "Done."
+
+
+TOOLS = {"tools": scripted_server()}
+
+
+async def test_a_call_at_the_mcp_door_is_let_go_before_the_collector_runs() -> None:
+    async with uncollected(mcp_servers=TOOLS, made=(Client,)) as place:
+        body, headers = modern("tools/call", {"name": "echo", "arguments": {"text": "hi"}})
+        answer = await place.http.post("/mcp", json=body, headers={**ACCEPT, **headers})
+        assert '"hi"' in answer.text
+
+
+async def test_a_session_that_has_ended_is_let_go_before_the_collector_runs() -> None:
+    async with uncollected(mcp_servers=TOOLS, made=(HttpSession,)) as place:
+        opened = await place.http.post("/mcp", json=INITIALIZE, headers=ACCEPT)
+        headers = {**ACCEPT, SESSION: opened.headers[SESSION]}
+        begun = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+        await place.http.post("/mcp", json=begun, headers=headers)
+        refused = request("tools/call", {"name": "refuse"}, 2)
+        answer = await place.http.post("/mcp", json=refused, headers=headers)
+        assert '"error"' in answer.text
+        assert (await place.http.delete("/mcp", headers=headers)).status_code == 200
+
+
+async def test_a_call_that_was_refused_is_let_go_before_the_collector_runs() -> None:
+    async with uncollected(mcp_servers=TOOLS, made=(MCPError,)) as place:
+        status, _ = await call(place, "refuse")
+        assert status >= 400
 
 
 CURRENT: ContextVar[tuple[Clock, Counter[str]]] = ContextVar("current")

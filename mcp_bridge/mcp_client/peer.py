@@ -104,7 +104,10 @@ class Peer(Dispatcher[TransportContext]):
         finally:
             del self._pending[key]
         if isinstance(answer, MCPError):
-            raise answer
+            try:
+                raise answer
+            finally:
+                del answer, future  # or this frame and the error hold each other, and the request
         return answer
 
     def _mint(self) -> int:

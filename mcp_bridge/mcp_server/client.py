@@ -190,7 +190,7 @@ class Outbox:
                     except MCPError as exc:  # one that cannot be sent holds up no other
                         logger.warning("%s is not told: %s", method, exc.error.message)
         finally:
-            self._sending = False
+            self._sending, self._scope = False, None  # an idle client holds no more than it must
             if self._sent is not None:
                 self._sent.set()
 

@@ -57,7 +57,7 @@ class Exchange:
         self._left = False
         self._watching: anyio.CancelScope | None = None
         self._timer = asyncio.get_running_loop().call_later(rhythm.look, self._look)
-        self.when_left: Callable[[], None] = lambda: None
+        self.when_left: Callable[[], None] = nothing
 
     def __enter__(self) -> Self:
         return self
@@ -107,6 +107,7 @@ class Exchange:
     def close(self) -> None:
         """Nothing more is written but the answer, and nobody watches the client."""
         self._answered = True
+        self.when_left = nothing  # whom it leads to has this exchange as its way to the client
         self._timer.cancel()
         if self._watching is not None:
             self._watching.cancel()
@@ -138,6 +139,10 @@ class Exchange:
 
     async def _ping(self) -> None:
         await self._write(PING)
+
+
+def nothing() -> None:
+    """Nobody needs to know."""
 
 
 def over() -> MCPError:

@@ -45,6 +45,7 @@ class Session:
     def close(self) -> None:
         """The client has left."""
         self._closed = True
+        self.notify = nowhere  # the way may lead back to here, and then both would hold each other
         while self._at_its_end:
             self._at_its_end.pop()()
 
