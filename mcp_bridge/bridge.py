@@ -7,8 +7,8 @@ snapshot they began with, and an old connection is stopped when the last of them
 """
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
@@ -193,18 +193,6 @@ class Bridge:
             except Exception:  # boundary: one listener must not stop the others
                 logger.exception("a listener of changes failed")
 
-    @contextmanager
-    def using(self, view: View) -> Iterator[None]:
-        """Keep what is behind a view running, also when a reload drops it meanwhile."""
-        connections = [source for source in view.sources if isinstance(source, Connection)]
-        for connection in connections:
-            connection.take()
-        try:
-            yield
-        finally:
-            for connection in connections:
-                connection.let_go()
-
     @asynccontextmanager
     async def visiting(self, label: str, server: McpServer, view: View) -> AsyncGenerator[View]:
         """`view` with the tools of a server that a request names, for as long as it runs.
@@ -333,6 +321,24 @@ class Bridge:
             await connection.idle()
         if scope := self._scopes.get(connection):
             scope.cancel()
+
+
+class Using:
+    """Keeps what is behind a view running, also when a reload drops it meanwhile: `with Using(…)`.
+
+    Not a generator, for there is one around each answer.
+    """
+
+    def __init__(self, view: View) -> None:
+        self._connections = [one for one in view.sources if isinstance(one, Connection)]
+
+    def __enter__(self) -> None:
+        for connection in self._connections:
+            connection.take()
+
+    def __exit__(self, *failure: object) -> None:
+        for connection in self._connections:
+            connection.let_go()
 
 
 def caps_of(servers: Mapping[str, McpServer]) -> Caps:

@@ -47,6 +47,10 @@ class Ask:
         return str(self.body.get("model"))
 
     @property
+    def streamed(self) -> bool:
+        return self.body.get("stream") is True
+
+    @property
     def wants_usage(self) -> bool:
         options = self.body.get("stream_options")
         return isinstance(options, dict) and options.get("include_usage") is True
@@ -82,16 +86,15 @@ class Bounds:
 
     def check(self, usage: Json | None) -> None:
         """Note the first bound that has been reached."""
-        tokens = tokens_in(usage or {})
-        reached = {
-            "max_rounds": self.rounds >= self.limits.max_rounds,
-            "max_calls": self.calls >= self.limits.max_calls,
-            "max_seconds": self.seconds_left() <= 0,
-            "max_tokens": bool(self.limits.max_tokens) and tokens >= self.limits.max_tokens,
-        }
-        for name, is_so in reached.items():
-            if is_so:
-                self.stop(name)
+        limits = self.limits
+        if self.rounds >= limits.max_rounds:
+            self.stop("max_rounds")
+        elif self.calls >= limits.max_calls:
+            self.stop("max_calls")
+        elif self.seconds_left() <= 0:
+            self.stop("max_seconds")
+        elif limits.max_tokens and tokens_in(usage or {}) >= limits.max_tokens:
+            self.stop("max_tokens")
 
 
 def tokens_in(usage: Json) -> int:
@@ -199,8 +202,9 @@ def client_tools(body: Json) -> list[Json]:
 def functions_in(body: Json) -> frozenset[str]:
     """The names in `functions`, which is what tools were called before."""
     functions = body.get("functions")
-    found = functions if isinstance(functions, list) else []
-    names = [function.get("name") for function in found if isinstance(function, dict)]
+    if not isinstance(functions, list):
+        return frozenset()
+    names = [function.get("name") for function in functions if isinstance(function, dict)]
     return frozenset(name for name in names if isinstance(name, str))
 
 

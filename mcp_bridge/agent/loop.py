@@ -102,7 +102,7 @@ class Turn:
         """The user's next message is here: from now on another request is answered."""
         self.spent = self.usage
         self.talk.ask = ask
-        self.reply = Reply(ask.model, self.talk.client_names, self.talk.custom_names)
+        self.reply = reply_to(self.talk)
         self.started = False
 
 
@@ -180,7 +180,7 @@ class Agent:
         talk = Conversation(ask, messages, self._limits)
         if ask.view.entries and any(map(was_cut, messages)):
             talk.offer(self._reader)
-        return Turn(talk, Reply(ask.model, talk.client_names, talk.custom_names))
+        return Turn(talk, reply_to(talk))
 
     def _side(self, talk: Conversation) -> CallerSide:
         """Whose the calls of a round are."""
@@ -407,6 +407,11 @@ class Agent:
             partial(reply.completion, finish, turn.extension),
             partial(turn.last_chunks, finish),
         )
+
+
+def reply_to(talk: Conversation) -> Reply:
+    ask = talk.ask
+    return Reply(ask.model, talk.client_names, talk.custom_names, watched=ask.streamed)
 
 
 def said_last(answer: Answer | None) -> Json | None:

@@ -26,14 +26,21 @@ JSON_CALL, TEXT_CALL = ("function", "arguments"), ("custom", "input")
 class Reply:
     """Collects rounds; `handed` says by name whether a call belongs to the client.
 
-    `custom` are those of the client's tools that take free text instead of JSON.
+    `custom` are those of the client's tools that take free text instead of JSON. `watched`: it is
+    streamed; else nobody sees what a round's end adds.
     """
 
     def __init__(
-        self, model: str, handed: frozenset[str], custom: frozenset[str] = frozenset()
+        self,
+        model: str,
+        handed: frozenset[str],
+        custom: frozenset[str] = frozenset(),
+        *,
+        watched: bool = True,
     ) -> None:
         self._handed = handed
         self._custom = custom
+        self._watched = watched
         self._head: Json = {
             "id": "",
             "object": "chat.completion.chunk",
@@ -59,9 +66,8 @@ class Reply:
 
     def chunks(self, part: Part) -> tuple[Json | Run, ...]:
         """What of this part the caller sees, as finished chunks."""
-        match part:
-            case Part((Run(),), ()):  # as nearly all are: more of a text that has begun
-                return part.chunks
+        if not part.fragments and len(part.chunks) == 1 and isinstance(part.chunks[0], Run):
+            return part.chunks  # as nearly always: more of a text that has begun
         shown: list[Json | Run] = [
             chunk if isinstance(chunk, Run) else self._models(chunk)
             for chunk in part.chunks
@@ -169,8 +175,7 @@ class Reply:
         if not self._named:
             self._name(answer.envelope)
         said = {field: value for field, value in answer.message.items() if field != "role"}
-        missing = {f: value for f, value in said.items() if value and f not in self._streamed}
-        chunks = (self._models({"choices": [{"index": 0, "delta": missing}]}),) if missing else ()
+        chunks = self._not_streamed(said) if self._watched else ()
         for field, value in said.items():
             self.message[field] = joined(self.message.get(field), value, parted=field in TEXTS)
         for field in TEXTS:
@@ -182,6 +187,12 @@ class Reply:
         self._choice = grown(self._choice, answer.choice)
         self._more_choices = answer.more_choices
         return chunks
+
+    def _not_streamed(self, said: Json) -> tuple[Json, ...]:
+        missing = {f: value for f, value in said.items() if value and f not in self._streamed}
+        if not missing:
+            return ()
+        return (self._models({"choices": [{"index": 0, "delta": missing}]}),)
 
     def hand_out(self, calls: list[ModelCall]) -> tuple[Json, ...]:
         """Give the client its calls; returns chunks for what was not streamed already."""
@@ -301,14 +312,14 @@ def summed(old: Json | None, new: Json | None) -> Json | None:
     total = dict(old)
     for key, value in new.items():
         before = total.get(key)
-        if isinstance(value, dict) and isinstance(before, dict):
-            total[key] = summed(before, value)
-        elif number(value) and number(before):
+        if number(value) and number(before):
             total[key] = before + value
+        elif isinstance(value, dict) and isinstance(before, dict):
+            total[key] = summed(before, value)
         elif value is not None or before is None:
             total[key] = value
     return total
 
 
 def number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is int or type(value) is float

@@ -171,7 +171,7 @@ def event(value: Json | Run) -> bytes:
 
 def in_whole_lines(events: bytes) -> bytes:
     """The same events; what some clients take for line ends is escaped, for it stands in JSON."""
-    if b"\xe2" in events or b"\xc2" in events:  # one byte is found at once, two take long
+    if not events.isascii():
         for character, escaped in LINE_ENDS.items():
             events = events.replace(character, escaped)
     return events

@@ -27,11 +27,11 @@ RELAYED_PREFIXES = ("x-ratelimit-", "ratelimit")
 
 
 def relayed(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers of an answer that the caller gets to see (DESIGN 3.13)."""
+    """The headers of an answer (lower-case names) that the caller gets to see (DESIGN 3.13)."""
     return {
-        name.lower(): value
+        name: value
         for name, value in headers.items()
-        if name.lower() in RELAYED or name.lower().startswith(RELAYED_PREFIXES)
+        if name in RELAYED or name.startswith(RELAYED_PREFIXES)
     }
 
 

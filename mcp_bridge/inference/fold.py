@@ -36,6 +36,7 @@ CALL_FIELDS = frozenset({"tool_calls", "function_call"})
 CHOICE_FIELDS = frozenset({"index", "delta", "message", "finish_reason", "usage"})
 FIRST_WINS = frozenset({"id", "created", "model"})
 NOT_ENVELOPE = frozenset({"choices", "usage", "object", "error"})
+USUAL = FIRST_WINS | NOT_ENVELOPE
 
 
 def finish_reason(value: Any) -> str | None:
@@ -161,6 +162,11 @@ class Fold:
         Raises:
             InferenceError: nothing came that could be an answer, or it broke off.
         """
+        return self._answer(
+            tuple(choice.whole(index) for index, choice in sorted(self._others.items()))
+        )
+
+    def _answer(self, more_choices: tuple[Json, ...]) -> Answer:
         first = self._first
         ended = self._done or first.reason is not None
         calls = first.calls.finished(cut=not ended or first.reason in ("length", "content_filter"))
@@ -175,9 +181,7 @@ class Fold:
             usage=self._last_usage(),
             envelope=self._envelope,
             choice=first.extra,
-            more_choices=tuple(
-                choice.whole(index) for index, choice in sorted(self._others.items())
-            ),
+            more_choices=more_choices,
         )
 
     def whole(self, completion: Json) -> Answer:
@@ -188,13 +192,12 @@ class Fold:
         """
         self._check(completion)
         choices = completion.get("choices")
-        if not isinstance(choices, list) or not any(map(_is_answer, choices)):
+        answers = [*filter(_is_answer, choices)] if isinstance(choices, list) else []
+        if not answers:
             raise broken(self._server, "answered without a message")
         self._keep_envelope(completion)
         more = []
-        for choice in choices:
-            if not _is_answer(choice):
-                continue
+        for choice in answers:
             self._check(choice)
             # Choices that share an index are one, cut in two (L21).
             if _index(choice) == 0:
@@ -204,16 +207,7 @@ class Fold:
                 more.append(choice)
         self.close()
         self._done = True
-        answer = self.answer()
-        return Answer(
-            answer.message,
-            answer.calls,
-            answer.finish_reason,
-            answer.usage,
-            answer.envelope,
-            answer.choice,
-            tuple(more),
-        )
+        return self._answer(tuple(more))
 
     def _add_choice(self, chunk: Json, choice: Json, *, alone: bool) -> None:
         self._check(choice)
@@ -235,7 +229,11 @@ class Fold:
             raise error
 
     def _keep_envelope(self, chunk: Json) -> None:
+        if "usage" in chunk:
+            self._keep_usage(chunk)
         envelope = self._envelope
+        if chunk.keys() <= USUAL and all(map(envelope.get, FIRST_WINS)):
+            return  # it says of itself what was said before, as nearly all chunks do
         for key, value in chunk.items():
             if key in NOT_ENVELOPE:
                 continue
@@ -243,8 +241,6 @@ class Fold:
                 envelope[key] = envelope.get(key) or value
             elif value is not None or key not in envelope:
                 envelope[key] = value
-        if "usage" in chunk:
-            self._keep_usage(chunk)
 
     def _keep_usage(self, holder: Json) -> None:
         usage = holder.pop("usage", None)

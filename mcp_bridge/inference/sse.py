@@ -29,7 +29,7 @@ class SseReader:
         """The payloads of a piece that is nothing but whole events of one line, as most are."""
         if not self.is_between_events:
             return None
-        if not piece.startswith(b"data: ") or not piece.endswith(b"\n\n") or b"\r" in piece:
+        if not piece.startswith(b"data: ") or not piece.endswith(b"\n\n") or piece.find(b"\r") >= 0:
             return None
         payloads = piece[6:-2].split(b"\n\ndata: ")
         return payloads if piece.count(b"\n") == 2 * len(payloads) else None

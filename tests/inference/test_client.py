@@ -137,7 +137,7 @@ async def test_white_space_before_a_whole_answer_is_patience() -> None:
 
 @either
 async def test_headers_to_relay_come_with_the_opening(stream: bool) -> None:
-    headers = {"x-ratelimit-remaining-requests": "7", "x-request-id": "r1", "server": "engine"}
+    headers = {"X-RateLimit-Remaining-Requests": "7", "x-request-id": "r1", "server": "engine"}
     script = sse(*stream_of(HI), DONE, headers=headers)
     async with ScriptedInference(script) as server, inference(at(server)) as asked:
         found = await items(asked, question(stream=stream))

@@ -153,9 +153,9 @@ def test_an_answer_that_cannot_be_used_names_its_server() -> None:
 
 def test_headers_that_clients_read_are_relayed_and_no_others() -> None:
     given = {
-        "Retry-After": "5",
+        "retry-after": "5",
         "x-request-id": "r",
-        "X-RateLimit-Remaining-Requests": "1",
+        "x-ratelimit-remaining-requests": "1",
         "ratelimit-reset": "9",
         "set-cookie": "secret",
         "server": "nginx",
