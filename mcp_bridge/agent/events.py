@@ -25,7 +25,10 @@ class Started:
 
 @frozen
 class Delta:
-    """Finished `chat.completion.chunk` objects that belong on the wire now, in order."""
+    """Finished `chat.completion.chunk` objects that belong on the wire now, in order.
+
+    None: the model says what nobody is shown.
+    """
 
     chunks: tuple[Json | Run, ...]
 

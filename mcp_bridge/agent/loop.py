@@ -150,8 +150,7 @@ class Agent:
                         if isinstance(part, Answer):
                             turn.answer = part
                         elif isinstance(part, Part):
-                            if chunks := turn.reply.chunks(part):
-                                yield Delta(chunks)
+                            yield Delta(turn.reply.chunks(part))
                             if time.monotonic() > turn.talk.bounds.late_at:
                                 self._cut(turn)
                                 break

@@ -82,6 +82,8 @@ class StreamWriter:
         self._interval = interval
         self._last = time.monotonic()
         self._said_something = False
+        self._flushed = False
+        """The headers are on their way: servers hold them back until something follows them."""
         self._busy = False
         """A piece waits for the client to read it, or was the last one: no comment is due."""
         self.started = False
@@ -91,13 +93,14 @@ class StreamWriter:
             return
         self.started = True
         await self._send(response_start(200, [*STREAM_HEADERS, *encoded(headers)]))
-        await self._write(b"")
 
     async def chunks(self, chunks: Iterable[Json | Run]) -> None:
+        data = b"".join(map(event, self._shape.chunks(chunks)))
         if not self._said_something:
             await self.start({})
-            self._said_something = True
-        await self._write(b"".join(map(event, self._shape.chunks(chunks))))
+            self._said_something = bool(data)
+        if data or not self._flushed:
+            await self._write(data)
 
     async def busy(self) -> None:
         """A tool is about to run: the client must have had a byte before (L11)."""
@@ -127,9 +130,10 @@ class StreamWriter:
 
     async def _write(self, data: bytes, *, more: bool = True) -> None:
         self._last = time.monotonic()
-        self._busy = True
-        body = in_whole_lines(data)
-        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+        self._busy = self._flushed = True
+        if not data.isascii():
+            data = in_whole_lines(data)
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
         self._busy = not more
 
 
@@ -171,9 +175,8 @@ def event(value: Json | Run) -> bytes:
 
 def in_whole_lines(events: bytes) -> bytes:
     """The same events; what some clients take for line ends is escaped, for it stands in JSON."""
-    if not events.isascii():
-        for character, escaped in LINE_ENDS.items():
-            events = events.replace(character, escaped)
+    for character, escaped in LINE_ENDS.items():
+        events = events.replace(character, escaped)
     return events
 
 

@@ -30,7 +30,7 @@ from mcp_bridge.exact import encode
 from mcp_bridge.inference.answer import Answer, Opened, Part
 from mcp_bridge.inference.forwarding import Forwarded, Outgoing
 from mcp_bridge.inference.models import FETCH_SECONDS, Clock
-from mcp_bridge.inference.reading import Item, read
+from mcp_bridge.inference.reading import NOTHING, Item, read
 from mcp_bridge.inference.retries import BACKOFF, asked, is_down
 from mcp_bridge.inference.routing import Upstream, route, unknown_model
 from mcp_bridge.inference.text_calls import TextCalls
@@ -283,8 +283,9 @@ async def parsed(
                 case Opened():
                     yield item
                 case Part():
-                    if (part := text.chunks(item)) is not None and streamed:
-                        yield part
+                    part = text.chunks(item)
+                    if streamed:
+                        yield part if part is not None else NOTHING
                 case Answer():
                     last, answer = text.finish(item)
                     if last is not None and streamed:

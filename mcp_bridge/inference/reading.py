@@ -25,6 +25,7 @@ LONGEST_START = max(map(len, EVENT_LINES))
 NAMED = ("id", "created", "model")
 SILENT_SECONDS = 1.0
 NOTHING = Part()
+"""Something has come, and nothing of it is shown."""
 MOST_OF_A_PAGE = 20_000
 """As much of an unreadable answer is kept as is worth looking at."""
 
@@ -37,10 +38,10 @@ async def read(
 ) -> AsyncGenerator[Item]:
     """What gives Opened, the parts of an answer as they come (if `streamed`), and then all of it.
 
-    `shown` names the tools whose calls are given out in parts (None: all); while others are called
-    an empty part comes now and then, so that whoever counts the time can see it pass. A whole
-    document gives one part. The reply is closed with what is returned, which is to be begun at
-    once.
+    After Opened a part comes at once. `shown` names the tools whose calls are given out in parts
+    (None: all); while others are called an empty part comes now and then, so that whoever counts
+    the time can see it pass. A whole document gives one part. The reply is closed with what is
+    returned, which is to be begun at once.
 
     Raises:
         InferenceError: here or later: it is an error, it is nothing that could be an answer, or it

@@ -47,7 +47,7 @@ class Mould:
     the text begins with, and `after` begins with its other one.
     """
 
-    __slots__ = ("_framed", "after", "before", "begin", "between", "chunk", "end", "field")
+    __slots__ = ("after", "before", "begin", "between", "chunk", "end", "field", "frame")
 
     def __init__(self, chunk: Json, field: str, before: bytes, after: bytes) -> None:
         self.chunk = chunk
@@ -57,7 +57,7 @@ class Mould:
         self.begin = b"data: " + before
         self.end = after + b"\n\n"
         self.between = self.end + self.begin
-        self._framed: tuple[bytes, bytes, bytes] | None = None
+        self.frame: tuple[bytes, bytes, bytes] | None = None
 
     def run(self, literals: list[bytes]) -> "Run | None":
         """The chunks whose texts are these, as in JSON without the marks; None: one is no text."""
@@ -77,11 +77,9 @@ class Mould:
 
     def framed(self, begin: bytes, end: bytes) -> tuple[bytes, bytes, bytes]:
         """What stands before the first text, between two, and after the last when they go on."""
-        if self._framed is None:
-            before, _, after = encode(self.with_text(PLACE)).partition(encode(PLACE)[1:-1])
-            first, last = begin + before, after + end
-            self._framed = first, last + first, last
-        return self._framed
+        before, _, after = encode(self.with_text(PLACE)).partition(encode(PLACE)[1:-1])
+        first, last = begin + before, after + end
+        return first, last + first, last
 
 
 class Run:
@@ -96,7 +94,10 @@ class Run:
 
     def encoded(self, begin: bytes, end: bytes) -> bytes:
         """All of them as JSON, each between `begin` and `end`."""
-        first, between, last = self.mould.framed(begin, end)
+        mould = self.mould
+        if mould.frame is None:
+            mould.frame = mould.framed(begin, end)
+        first, between, last = mould.frame
         return b"".join((first, between.join(self.literals), last))
 
     def chunks(self) -> list[Json]:

@@ -47,7 +47,22 @@ async def test_a_stream_that_waits_for_its_client_is_not_silent() -> None:
         client.reads.set()
         await anyio.wait_all_tasks_blocked()
         tasks.cancel_scope.cancel()
-    assert client.bodies == [b"", b'data: {"choices":[]}\n\n', END]
+    assert client.bodies == [b'data: {"choices":[]}\n\n', END]
+
+
+async def test_headers_go_out_with_the_first_chunk_or_when_there_is_nothing_to_show_yet() -> None:
+    """Servers hold them back until something follows, and each write has its price."""
+    client = SlowClient()
+    client.reads.set()
+    writer = StreamWriter(client.send, interval=60)
+    await writer.start({"x-request-id": "r"})
+    assert client.bodies == []
+    await writer.chunks([])
+    await writer.chunks([])
+    assert client.bodies == [b""]
+    await writer.busy()
+    await writer.chunks([{"choices": []}])
+    assert client.bodies == [b"", b": tools are running\n\n", b'data: {"choices":[]}\n\n']
 
 
 @pytest.mark.parametrize("character", ["\u0085", "\u2028", "\u2029"])
