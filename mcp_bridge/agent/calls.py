@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import field, replace
-from functools import cached_property, partial
+from functools import cached_property
 
 from mcp_bridge.agent.convert import Readable, cut, readable
 from mcp_bridge.agent.elicitation import Put, Question
@@ -92,11 +92,16 @@ class CallRunner:
     ) -> AsyncGenerator[Told]:
         """Yield what happens, and one Outcome for every call. Closing it cancels the calls."""
         deadline = time.monotonic() + seconds
-        mailbox = Mailbox(len(calls))
-        run_one = self._run_one
-        if len(calls) > self._parallel:
-            run_one = partial(self._run_in_turn, asyncio.Semaphore(self._parallel))
-        tasks = Tasks(run_one(Job(call, side, deadline, mailbox)) for call in calls)
+        mailbox = Mailbox()
+        jobs = [Job(call, side, deadline, mailbox) for call in calls]
+        if len(jobs) > self._parallel:
+            turns = asyncio.Semaphore(self._parallel)
+            work = [self._run_in_turn(job, turns) for job in jobs]
+        else:
+            begun = [(job, self._begun(job)) for job in jobs]
+            work = [self._run(job, call) for job, call in begun if call is not None]
+        mailbox.running = len(work)
+        tasks = Tasks(work)
         try:
             while await mailbox.has_mail():
                 while mailbox.told:
@@ -104,20 +109,12 @@ class CallRunner:
         finally:
             await tasks.end()
 
-    async def _run_in_turn(self, turns: asyncio.Semaphore, job: "Job") -> None:
+    async def _run_in_turn(self, job: "Job", turns: asyncio.Semaphore) -> None:
         async with turns:
-            await self._run_one(job)
-
-    async def _run_one(self, job: "Job") -> None:
-        try:
             if (call := self._begun(job)) is not None:
-                found = await self._answer(call, vision=job.side.vision)
-                job.end(*self._shortened(found, call))
-        except Exception as exc:  # boundary: schemas and results are anybody's
-            logger.exception("the call of %s failed unexpectedly", job.call.name)
-            job.fail(f"Error: it failed unexpectedly: {type(exc).__name__}.")
-        finally:
-            job.mailbox.one_is_over()
+                await self._run(job, call)
+            else:
+                job.mailbox.one_is_over()
 
     def _begun(self, job: "Job") -> ToolCall | None:
         """The call as it can be made, or None when it cannot, which the model hears."""
@@ -131,10 +128,22 @@ class CallRunner:
         except BadArguments as exc:
             job.fail(f"Error: {exc}")
             return None
+        except Exception as exc:  # boundary: a schema is anybody's
+            job.fail_unexpectedly(exc)
+            return None
         job.begin(arguments)
         answerer = job if side.answerer else None
         context = CallContext(side.caller, job.deadline, job.progress, answerer, side.meta)
         return ToolCall(side.caller, entry, arguments, call.id, side.door, context)
+
+    async def _run(self, job: "Job", call: ToolCall) -> None:
+        try:
+            found = await self._answer(call, vision=job.side.vision)
+            job.end(*self._shortened(found, call))
+        except Exception as exc:  # boundary: a result is anybody's
+            job.fail_unexpectedly(exc)
+        finally:
+            job.mailbox.one_is_over()
 
     async def _answer(self, call: ToolCall, *, vision: bool) -> Readable:
         try:
@@ -171,9 +180,9 @@ Caps = dict[tuple[str, str | None], int]
 class Mailbox:
     """What calls that run tell the loop, in order, and how many of them still run."""
 
-    def __init__(self, running: int) -> None:
+    def __init__(self) -> None:
         self.told: deque[Told] = deque()
-        self._running = running
+        self.running = 0
         self._wake: asyncio.Future[None] | None = None
 
     def put(self, *told: Told) -> None:
@@ -185,13 +194,13 @@ class Mailbox:
         return len(self.told) >= MOST_UNHEARD
 
     def one_is_over(self) -> None:
-        self._running -= 1
-        if not self._running:
+        self.running -= 1
+        if not self.running:
             self._ring()
 
     async def has_mail(self) -> bool:
         """Wait until something is told; False: all calls are over, and all of it was taken."""
-        while self._running and not self.told:
+        while self.running and not self.told:
             self._wake = asyncio.get_running_loop().create_future()
             await self._wake
         return bool(self.told)
@@ -236,6 +245,10 @@ class Job:
     def fail(self, why: str) -> None:
         """End it with an error that the model can read."""
         self.end(Readable(why, is_error=True), False)
+
+    def fail_unexpectedly(self, exc: Exception) -> None:
+        logger.error("the call of %s failed unexpectedly", self.call.name, exc_info=exc)
+        self.fail(f"Error: it failed unexpectedly: {type(exc).__name__}.")
 
     # As the call's Answerer: the real one is made when it is asked, for few servers ask anything.
 

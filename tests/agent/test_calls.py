@@ -158,6 +158,14 @@ async def test_arguments_that_do_not_fit_are_a_result_and_the_tool_is_not_called
     assert source.calls == []
 
 
+async def test_a_call_is_announced_before_it_runs() -> None:
+    source = Source("one", ["t", "u"])
+    events = runner().run([call("t"), call("u")], side(source), 5)
+    async with aclosing(events):
+        assert isinstance(await anext(events), ToolStarted)
+        assert source.calls == []
+
+
 class Echo:
     """An answerer that can sample, and answers with the question."""
 
