@@ -84,9 +84,14 @@ def request_line(method: str, target: str) -> bytes:
     Raises:
         ValueError: the method is none.
     """
-    if not method or NOT_IN_A_NAME.search(method):
+    if not is_name(method):
         raise ValueError("the method is none that HTTP has")
     return f"{method} {target} HTTP/1.1\r\n".encode("ascii")
+
+
+def is_name(text: str) -> bool:
+    """Whether a method or a header may be named so."""
+    return bool(text) and NOT_IN_A_NAME.search(text) is None
 
 
 def header_lines(headers: Iterable[tuple[str, str]]) -> bytes:

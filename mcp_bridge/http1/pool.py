@@ -10,7 +10,14 @@ from functools import lru_cache
 from aiohappyeyeballs import AddrInfoType, start_connection
 
 from mcp_bridge.http1.connection import PIECE, Connection, Response
-from mcp_bridge.http1.failures import Broken, ProxyRefused, ProxyUnreachable, TooSlow, Unreachable
+from mcp_bridge.http1.failures import (
+    Broken,
+    NotHttp,
+    ProxyRefused,
+    ProxyUnreachable,
+    TooSlow,
+    Unreachable,
+)
 from mcp_bridge.http1.head import Origin, header_lines, request_line
 from mcp_bridge.http1.trust import trusted
 from mcp_bridge.tasks import Tasks
@@ -205,8 +212,10 @@ class Pool:
         )
         try:
             await response.head()
-        except Broken as exc:
-            raise ConnectionResetError("the proxy closed the connection") from exc
+        except Broken:
+            raise ConnectionResetError("the proxy closed the connection") from None
+        except NotHttp:
+            raise ConnectionError("the proxy does not speak HTTP") from None
         connection.is_tunnel = False
         if response.status >= 300:
             raise ProxyRefused(response.status)

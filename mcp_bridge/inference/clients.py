@@ -9,7 +9,7 @@ HTTP client under the openai package (docs/performance.md).
 from collections.abc import Iterable
 
 from mcp_bridge.config.settings import InferenceServer
-from mcp_bridge.http1.head import header_lines
+from mcp_bridge.http1.head import header_lines, is_name
 from mcp_bridge.http1.pool import Body, Pool, Request
 from mcp_bridge.inference.address import Address
 from mcp_bridge.proxy import proxy_for
@@ -39,6 +39,8 @@ class Clients:
         )
         if self._pool.origin.login is not None:
             ours.setdefault("authorization", self._pool.origin.login)
+        if not all(map(is_name, ours)):
+            raise ValueError("a header has a name that is none")
         self._ours = header_lines(ours.items())
         self._withheld = CREDENTIALS | ours.keys()
 

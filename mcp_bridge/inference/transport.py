@@ -32,6 +32,7 @@ from mcp_bridge.http1.failures import (
     HttpFailure,
     NotHttp,
     ProxyRefused,
+    ProxyUnreachable,
     TooSlow,
     Undecodable,
     Unreachable,
@@ -386,6 +387,8 @@ class Endpoint:
             case TooSlow():
                 seconds = self.settings.connect_timeout
                 return self._unreachable(f"no connection within {seconds:g} s", status=504)
+            case ProxyUnreachable():
+                return self._unreachable(f"the proxy before it: {reason(exc.error)}")
             case Unreachable():
                 return self._unreachable(reason(exc.error))
             case ProxyRefused():

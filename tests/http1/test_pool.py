@@ -366,8 +366,9 @@ async def test_a_proxy_that_refuses_is_said() -> None:
     assert info.value.status == 407
 
 
-async def test_a_proxy_that_closes_the_connection_is_no_connection() -> None:
-    async with serving(says(b"")) as proxy, pool_for("https://a.test", proxy=proxy.url) as pool:
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200", b"SSH-2.0-OpenSSH_9.2\r\n"])
+async def test_a_proxy_that_does_not_answer_as_one_is_no_connection(answer: bytes) -> None:
+    async with serving(says(answer)) as proxy, pool_for("https://a.test", proxy=proxy.url) as pool:
         with anyio.fail_after(5), pytest.raises(Unreachable):
             await whole(pool, "https://a.test/")
 

@@ -451,6 +451,28 @@ async def test_a_key_that_no_header_can_hold_is_not_shown(key: str) -> None:
     assert KEY not in "".join(traceback.format_exception(error))
 
 
+@pytest.mark.parametrize("name", ["", "x y", "x:y", "x\r\ny", "größe"])
+async def test_a_header_that_cannot_be_named_so_is_not_sent(name: str) -> None:
+    async with ScriptedInference() as server, inference(at(server, headers={name: KEY})) as asked:
+        error = await error_of(asked, question())
+    assert error.code == "inference_server_misconfigured"
+    assert "headers" in error.message
+    assert not server.requests
+
+
+async def test_a_proxy_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    with closed_port() as port:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
+        server = InferenceServer(base_url="http://model.test/v1", max_retries=0)
+        async with inference(server) as asked:
+            error = await error_of(asked, question())
+    assert error.unsent
+    assert error.message.endswith(
+        "cannot be reached at http://model.test/v1: the proxy before it: connection refused"
+    )
+
+
 @either
 async def test_an_html_page_is_an_error_with_its_text(stream: bool) -> None:
     script = [page(status=502), page("<html><p>Welcome!</p></html>", status=200)]
