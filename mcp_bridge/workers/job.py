@@ -13,6 +13,9 @@ KEEPER = 0
 READY = b"ready"
 """What a worker says when it takes requests."""
 
+ALIVE = b"alive"
+"""What it is asked now and then, and what it says while its loop runs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:

@@ -1,7 +1,7 @@
 """One worker: `python -m mcp_bridge.workers.run DESCRIPTOR`, started by the supervisor.
 
-The descriptor is its connection to the supervisor: the job comes in, "ready" goes out, and when it
-ends, the supervisor has ended, and so does the worker.
+The descriptor is its connection to the supervisor: the job comes in, "ready" goes out, "alive" is
+asked and said, and when it ends, the supervisor has ended, and so does the worker.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
 import anyio
 import anyio.abc
@@ -28,8 +28,8 @@ from mcp_bridge.config.load import Loaded, load
 from mcp_bridge.telemetry.logging import set_up
 from mcp_bridge.telemetry.metrics import Metrics, Together
 from mcp_bridge.workers.crew import Crew
-from mcp_bridge.workers.job import READY, Job, counts_in, metrics_in
-from mcp_bridge.workers.pipe import Pipe, adopt, read_at_once
+from mcp_bridge.workers.job import ALIVE, READY, Job, counts_in, metrics_in
+from mcp_bridge.workers.pipe import Broken, Pipe, adopt, read_at_once
 from mcp_bridge.workers.taking import Counts, Taker
 
 logger = logging.getLogger(__name__)
@@ -106,7 +106,9 @@ class Worker:
         return taker.close
 
     async def _end_with(self, supervisor: Pipe) -> None:
-        await supervisor.receive()
+        while await supervisor.receive() is not None:
+            with suppress(Broken):  # then there is nothing more to receive
+                supervisor.put(ALIVE)
         os.kill(os.getpid(), signal.SIGTERM)
         logger.error("the supervisor has ended, so this worker ends")
         if self._job.is_keeper:

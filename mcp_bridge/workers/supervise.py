@@ -4,6 +4,10 @@ It opens the sockets before any worker runs, the public ones and one for each wo
 reads from them: a worker inherits its own. So what has been sent to a worker that ends waits for
 the next one. A worker that ends is started again; one that cannot start for the first time ends
 everything. When this process ends, the workers see the end of their connection to it.
+
+A worker that hangs is ended, too: each is asked every few seconds whether its loop runs, and may
+leave some questions in a row unanswered. Questions are counted, not seconds: while the machine, or
+this process, is suspended, nobody asks.
 """
 
 import logging
@@ -16,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
 import anyio
@@ -25,8 +29,8 @@ import anyio.abc
 from mcp_bridge.config.load import Loaded
 from mcp_bridge.errors import ConfigError
 from mcp_bridge.types import Json
-from mcp_bridge.workers.job import READY, Job, address, counts_in, metrics_in
-from mcp_bridge.workers.pipe import Pipe, adopt
+from mcp_bridge.workers.job import ALIVE, READY, Job, address, counts_in, metrics_in
+from mcp_bridge.workers.pipe import Broken, Pipe, adopt
 from mcp_bridge.workers.taking import Counts
 
 logger = logging.getLogger(__name__)
@@ -36,6 +40,12 @@ END_SECONDS = 2.8
 
 STABLE_SECONDS = 30.0
 """A worker that lived this long starts again at once, whatever was before."""
+
+ASK_SECONDS = 5.0
+"""How often a worker is asked whether its loop runs."""
+
+SLOW, HUNG = 3, 6
+"""After so many unanswered questions the log tells of a worker, and it is ended."""
 
 LONGEST_WAIT = 10.0
 BACKLOG = 2048
@@ -50,6 +60,7 @@ class Plan:
     overrides: Json
     sockets: Sequence[socket.socket]
     command: Sequence[str] = (sys.executable, "-m", "mcp_bridge.workers.run")
+    ask_seconds: float = ASK_SECONDS
 
     @property
     def workers(self) -> int:
@@ -106,7 +117,14 @@ class Started:
     process: anyio.abc.Process
     pipe: Pipe
     ready: bool = False
+    unanswered: int = 0
     began: float = field(default_factory=time.monotonic)
+
+    def ask(self) -> None:
+        """Ask whether its loop runs; whatever it says is an answer."""
+        self.unanswered += 1
+        with suppress(Broken):  # it has just ended
+            self.pipe.put(ALIVE)
 
     @property
     def was_stable(self) -> bool:
@@ -229,6 +247,7 @@ class Supervisor:
         """Hear what a worker says until it ends; its exit code."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._listen_to, number, worker)
+            tasks.start_soon(self._watch, number, worker)
             code = await worker.process.wait()
             tasks.cancel_scope.cancel()
         worker.pipe.abort()
@@ -236,15 +255,40 @@ class Supervisor:
 
     async def _listen_to(self, number: int, worker: Started) -> None:
         while (said := await worker.pipe.receive()) is not None:
-            if said != READY:  # the configuration was read again
+            if worker.unanswered > SLOW:
+                logger.warning("worker %d answers again", number)
+            worker.unanswered = 0
+            if said == READY:
+                self._is_ready(number, worker)
+            elif said != ALIVE:  # the configuration was read again
                 self._loaded = pickle.loads(said)  # noqa: S301  # from our own worker
-                continue
-            worker.ready = True
-            logger.info("worker %d takes requests", number)
-            self._ready.add(number)
-            if len(self._ready) == self._plan.workers and not self._announced:
-                self._announced = True
-                self._on_start()
+
+    def _is_ready(self, number: int, worker: Started) -> None:
+        worker.ready = True
+        logger.info("worker %d takes requests", number)
+        self._ready.add(number)
+        if len(self._ready) == self._plan.workers and not self._announced:
+            self._announced = True
+            self._on_start()
+
+    async def _watch(self, number: int, worker: Started) -> None:
+        """Ask a worker whether its loop runs, and end it when it has not said so for long."""
+        seconds = self._plan.ask_seconds
+        while worker.unanswered < HUNG:
+            if worker.ready:
+                worker.ask()
+            await anyio.sleep(seconds)
+            if worker.unanswered == SLOW:
+                logger.warning("worker %d has not answered for %g s", number, SLOW * seconds)
+        if not self._stopping.is_set():
+            words = "worker %d has not answered for %g s: it is blocked or stopped, so it is ended"
+            logger.error(words, number, HUNG * seconds)
+            await self._end(worker)
+
+    async def _end(self, worker: Started) -> None:
+        self._signal(signal.SIGTERM, [worker])
+        await anyio.sleep(END_SECONDS)
+        self._signal(signal.SIGKILL, [worker])
 
     def _forget_gauges(self, pid: int) -> None:
         """What a process that has ended had open is open no more."""

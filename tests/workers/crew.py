@@ -161,12 +161,11 @@ def body_of(messages: str | list[Json], **fields: Any) -> Json:
 
 
 @asynccontextmanager
-async def processes(config: Path, *arguments: str) -> AsyncGenerator[Crew]:
-    """The command, whatever becomes of it. All that it has started is gone afterwards."""
-    command = [sys.executable, "-m", "mcp_bridge", "serve", "--config", str(config)]
-    command += ["--port", "0", *arguments]
+async def processes(*command: str) -> AsyncGenerator[Crew]:
+    """A supervisor and its workers, whatever becomes of them. All are gone afterwards."""
+    python = [sys.executable, "-m", *command]
     async with (
-        await anyio.open_process(command, env=CLEAN, stdin=None, stdout=None) as child,
+        await anyio.open_process(python, env=CLEAN, stdin=None, stdout=None) as child,
         anyio.create_task_group() as tasks,
     ):
         assert child.stderr is not None
@@ -185,9 +184,17 @@ async def processes(config: Path, *arguments: str) -> AsyncGenerator[Crew]:
 
 
 @asynccontextmanager
-async def crew(config: Path, *arguments: str, workers: int = 3) -> AsyncGenerator[Crew]:
+async def crew(config: Path, workers: int = 3) -> AsyncGenerator[Crew]:
     """The command, once its workers take requests."""
-    async with processes(config, "--workers", str(workers), *arguments) as made:
+    serve = ("mcp_bridge", "serve", "--port", "0", "--config", str(config))
+    async with supervised(*serve, "--workers", str(workers)) as made:
+        yield made
+
+
+@asynccontextmanager
+async def supervised(*command: str) -> AsyncGenerator[Crew]:
+    """A supervisor and its workers, once these take requests."""
+    async with processes(*command) as made:
         found = await made.log.until(LISTENING.pattern)
         made.url = found[1].removesuffix("/v1")
         pids = set(made.pids.values())

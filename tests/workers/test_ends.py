@@ -22,7 +22,7 @@ from tests.api.bridged import Json, scripted_server
 from tests.fakes import ScriptedInference, answer, hang
 from tests.mcp_client.running import dead, entries, logged
 from tests.test_serve import written
-from tests.workers.crew import PATIENCE, Crew, body_of, crew
+from tests.workers.crew import PATIENCE, Crew, body_of, crew, supervised
 
 OURS = ("c1", "echo", '{"text": "ours"}')
 THEIRS = ("c2", "mine", "{}")
@@ -153,6 +153,42 @@ def processes_in(log: Path) -> int:
 def calls_of_hang(log: Path) -> list[Json]:
     found = [entry for entry in entries(log) if entry.get("method") == "tools/call"]
     return [entry for entry in found if entry["params"]["name"] == "hang"]
+
+
+# One that hangs
+
+
+@pytest.fixture(scope="module")
+async def watched(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Crew]:
+    """Two workers that are asked often whether they live."""
+    network = {"port": 0, "workers": 2}
+    config = written(tmp_path_factory.mktemp("watched") / "c.json", network=network)
+    async with supervised("tests.workers.impatient", str(config)) as made:
+        yield made
+
+
+@pytest.mark.parametrize("worker", [1, 0])
+async def test_a_worker_that_is_stopped_is_replaced(watched: Crew, worker: int) -> None:
+    since, before = len(watched.log.lines), watched.pids
+    os.kill(before[worker], signal.SIGSTOP)
+    await watched.log.until(rf"worker {worker} has not answered for .* so it is ended", since)
+    await watched.log.until(rf"worker {worker} has ended \(killed by SIGKILL\)", since)
+    await watched.log.until(rf"worker {worker} takes requests", since)
+    assert watched.pids[worker] != before[worker]
+    assert watched.pids[1 - worker] == before[1 - worker]
+    async with watched.client(worker) as here:
+        assert (await here.http.get("/mcp/tools")).status_code == 200
+
+
+async def test_a_worker_that_is_only_busy_is_not_replaced(watched: Crew) -> None:
+    since, before = len(watched.log.lines), watched.pids
+    os.kill(before[1], signal.SIGSTOP)
+    await watched.log.until("worker 1 has not answered for", since)
+    os.kill(before[1], signal.SIGCONT)
+    await watched.log.until("worker 1 answers again", since)
+    async with watched.client(1) as here:
+        assert (await here.http.get("/mcp/tools")).status_code == 200
+    assert watched.pids == before
 
 
 # All of them
