@@ -31,6 +31,7 @@ import anyio.lowlevel
 import pytest
 import uvloop
 from mcp.shared.exceptions import MCPError
+from starlette.requests import Request as HttpRequest
 
 from mcp_bridge.agent.conversation import Ask
 from mcp_bridge.api.leaving import LOOK_SECONDS, Watch
@@ -427,6 +428,12 @@ async def test_a_session_that_has_ended_is_let_go_before_the_collector_runs() ->
         answer = await place.http.post("/mcp", json=refused, headers=headers)
         assert '"error"' in answer.text
         assert (await place.http.delete("/mcp", headers=headers)).status_code == 200
+
+
+async def test_a_rest_call_is_let_go_before_the_collector_runs() -> None:
+    async with uncollected(mcp_servers=TOOLS, made=(HttpRequest,)) as place:
+        status, _ = await call(place, "echo", text="hi")
+        assert status == 200
 
 
 async def test_a_call_that_was_refused_is_let_go_before_the_collector_runs() -> None:

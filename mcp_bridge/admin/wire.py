@@ -4,11 +4,12 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import anyio
 import orjson
 from fastapi import Request, Response
 
-from mcp_bridge.errors import BridgeError, RequestError
+from mcp_bridge.clock import Clock
+from mcp_bridge.errors import RequestError
+from mcp_bridge.tasks import Tasks
 from mcp_bridge.types import Json
 
 LEFT = 499
@@ -69,21 +70,17 @@ async def result_of(request: Request, work: Callable[[], Awaitable[Json]]) -> Re
     Raises:
         BridgeError: it failed.
     """
-    result: Json | None = None
-    error: BridgeError | None = None
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_cancel_when_left, request, tasks.cancel_scope)
-        try:
-            result = await work()
-        except BridgeError as exc:
-            error = exc
-        tasks.cancel_scope.cancel()
-    if error is not None:
-        raise error
-    return Response(status_code=LEFT) if result is None else json_response(result)
+    clock = Clock()
+    watch = Tasks([_cancel_when_left(request, clock)])
+    try:
+        with clock:
+            return json_response(await work())
+    finally:
+        await watch.end()
+    return Response(status_code=LEFT)
 
 
-async def _cancel_when_left(request: Request, scope: anyio.CancelScope) -> None:
+async def _cancel_when_left(request: Request, work: Clock) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-    scope.cancel()
+    work.cancel()

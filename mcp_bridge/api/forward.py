@@ -15,9 +15,11 @@ from mcp_bridge.api.chat import Arrival
 from mcp_bridge.api.headers import Headers
 from mcp_bridge.api.leaving import until_disconnected
 from mcp_bridge.bridge import Bridge
+from mcp_bridge.clock import Clock
 from mcp_bridge.errors import BridgeError
 from mcp_bridge.inference.client import Inference
 from mcp_bridge.inference.forwarding import model_in
+from mcp_bridge.tasks import Tasks
 
 
 class ForwardEndpoint:
@@ -77,31 +79,25 @@ class Forwarding:
         Raises:
             InferenceError: the inference server cannot be reached.
         """
-        error: BridgeError | None = None
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._watch, body, receive, tasks.cancel_scope)
-            try:
-                await self._pass_on(body, send)
-            except ClientDisconnect:
-                pass
-            except BridgeError as exc:
-                error = exc.without_frames()
-            tasks.cancel_scope.cancel()
+        clock = Clock()
+        watch = Tasks([self._watch(body, receive, clock)])
         try:
-            if error is not None:
-                if self._started:
-                    raise ConnectionResetError(error.message)  # half an answer is no answer
-                raise error
+            with clock:
+                await self._pass_on(body, send)
+        except ClientDisconnect:
+            pass
+        except BridgeError as exc:
+            if self._started:
+                raise ConnectionResetError(exc.message) from None  # half an answer is no answer
+            raise exc.without_frames() from None
         finally:
-            del error  # or this frame and the error hold each other, and the request
+            await watch.end()
 
-    async def _watch(
-        self, body: Incoming | bytes, receive: Receive, scope: anyio.CancelScope
-    ) -> None:
+    async def _watch(self, body: Incoming | bytes, receive: Receive, work: Clock) -> None:
         if isinstance(body, Incoming):
             await body.ended.wait()
         await until_disconnected(receive)
-        scope.cancel()
+        work.cancel()
 
     async def _pass_on(self, body: Incoming | bytes, send: Send) -> None:
         scope = self._scope
