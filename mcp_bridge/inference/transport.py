@@ -58,7 +58,11 @@ FAILURES = (
     ValueError,  # a URL, or a header that HTTP cannot carry
 )
 
-JSON = {"accept": "application/json", "content-type": "application/json"}
+JSON = {
+    "accept": "application/json",
+    "content-type": "application/json",
+    "user-agent": "mcp-bridge",  # in front of some servers those without one are shut out
+}
 MOST_OF_A_REFUSAL = 1_000_000
 
 Send = Callable[[Clients, Clock], Awaitable[Request]]

@@ -204,6 +204,14 @@ async def test_headers_of_the_settings_win_and_the_callers_credentials_stay_here
     assert not {"cookie", "x-api-key"} & sent.keys()
 
 
+async def test_the_server_learns_who_asks() -> None:
+    async with ScriptedInference(then=HI) as server, inference(at(server)) as asked:
+        await items(asked, question())
+        await asked.models()
+    for request in (*server.requests, *server.others):
+        assert request.headers["user-agent"] == "mcp-bridge"
+
+
 async def test_a_relayed_header_may_hold_any_character() -> None:
     async with ScriptedInference(HI) as server, inference(at(server)) as asked:
         await items(asked, question(), {"x-openwebui-user-name": "Jörg Ω"})
