@@ -1,7 +1,7 @@
 """What one connection carries: requests as they are sent, answers however they are framed."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from typing import Any
 
 import anyio
@@ -119,6 +119,39 @@ class Transport(asyncio.Transport):
 
     def abort(self) -> None:
         self.is_aborted = True
+
+
+CUT = [
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nX-A: 1\r\nx:\r\ncontent-length: 2\r\n\r\nhi",
+    OK + b"transfer-encoding: chunked\r\n\r\n2;x\r\nhe\r\n03\r\nllo\r\n0\r\ntrailer: 1\r\n\r\n",
+    b"HTTP/1.0 500 No\r\nserver: x\r\n\r\nhello",
+    b"HTTP/1.1 204\r\nconnection: close\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("answer", CUT, ids=["length", "chunks", "to the end", "none"])
+async def test_an_answer_is_the_same_wherever_it_is_cut(answer: bytes) -> None:
+    expected = await taken([answer])
+    for at in range(1, len(answer)):
+        assert await taken([answer[:at], answer[at:]]) == expected
+    assert await taken([answer[at : at + 1] for at in range(len(answer))]) == expected
+
+
+async def taken(pieces: Iterable[bytes]) -> tuple[object, ...]:
+    """What is made of an answer that arrives so, before its connection is closed."""
+    free: list[bool] = []
+    connection = Connection(lambda it: free.append(it.is_open))
+    connection.connection_made(Transport())
+    response = connection.ask(b"GET / HTTP/1.1\r\n\r\n")
+    for piece in pieces:
+        connection.data_received(piece)
+    is_kept = free == [True]
+    connection.eof_received()
+    await response.head()
+    body = b""
+    while piece := await response.read():
+        body += piece
+    return response.status, response.raw_headers, body, is_kept
 
 
 async def test_what_the_server_has_closed_is_given_up_in_the_same_moment() -> None:

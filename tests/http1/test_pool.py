@@ -428,6 +428,33 @@ async def test_what_is_no_url_is_refused(url: str) -> None:
         Pool(url, trust=no_certificates, connect_timeout=1)
 
 
+@pytest.mark.parametrize("body", [None, b"x" * 300_000])
+async def test_a_request_may_be_cancelled_at_any_step(
+    of_server: ssl.SSLContext, trusting: Trusting, body: bytes | None
+) -> None:
+    async def talk(site: Site, reader: Reader, writer: Writer) -> None:
+        while True:
+            await site.head(reader)
+            await reader.readexactly(len(body or b""))
+            writer.write(OK + b"content-length: 5\r\n\r\nhe")
+            await anyio.lowlevel.checkpoint()
+            writer.write(b"llo")
+
+    async with (
+        serving(talk, of_server) as site,
+        pool_for(site.url, trust=trusting) as pool,
+    ):
+        with anyio.fail_after(20):
+            for steps in range(60):
+                async with anyio.create_task_group() as tasks:
+                    for _ in range(2):
+                        tasks.start_soon(whole, pool, site.url, "PUT", body)
+                    for _ in range(steps):
+                        await anyio.lowlevel.checkpoint()
+                    tasks.cancel_scope.cancel()
+                assert await whole(pool, site.url, "PUT", body) == b"hello"
+
+
 async def test_cancelling_a_request_closes_its_connection() -> None:
     left = anyio.Event()
 
