@@ -138,18 +138,15 @@ class CallRunner:
 
     async def _run(self, job: "Job", call: ToolCall) -> None:
         try:
-            found = await self._answer(call, vision=job.side.vision)
-            job.end(*self._shortened(found, call))
+            result = await self._runner.run(call)
+            job.end(*self._shortened(readable(result, vision=job.side.vision), call))
+        except SourceError as exc:
+            why = Readable(f"Error: {explained(exc, call.entry)}", is_error=True)
+            job.end(*self._shortened(why, call))
         except Exception as exc:  # boundary: a result is anybody's
             job.fail_unexpectedly(exc)
         finally:
             job.mailbox.one_is_over()
-
-    async def _answer(self, call: ToolCall, *, vision: bool) -> Readable:
-        try:
-            return readable(await self._runner.run(call), vision=vision)
-        except SourceError as exc:
-            return Readable(f"Error: {explained(exc, call.entry)}", is_error=True)
 
     def _cap_of(self, entry: Entry) -> int:
         server = entry.source.name
