@@ -288,7 +288,7 @@ class Connection(asyncio.Protocol):
         self._response = self._parser = None
         if self.is_tunnel:  # whoever is at its other end has not been spoken with yet
             return
-        if not (keeps and self._is_written):
+        if not keeps or not self._is_written or self._is_full:  # it may never read the rest
             self.abort()
         elif self.is_open:
             self.go_on()

@@ -114,6 +114,9 @@ class Transport(asyncio.Transport):
     def write(self, data: Any) -> None:
         pass
 
+    def resume_reading(self) -> None:
+        pass
+
     def is_closing(self) -> bool:
         return self.is_failing or self.is_aborted
 
@@ -121,17 +124,22 @@ class Transport(asyncio.Transport):
         self.is_aborted = True
 
 
-CUT = [
-    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nX-A: 1\r\nx:\r\ncontent-length: 2\r\n\r\nhi",
-    OK + b"transfer-encoding: chunked\r\n\r\n2;x\r\nhe\r\n03\r\nllo\r\n0\r\ntrailer: 1\r\n\r\n",
-    b"HTTP/1.0 500 No\r\nserver: x\r\n\r\nhello",
-    b"HTTP/1.1 204\r\nconnection: close\r\n\r\n",
-]
-
-
-@pytest.mark.parametrize("answer", CUT, ids=["length", "chunks", "to the end", "none"])
-async def test_an_answer_is_the_same_wherever_it_is_cut(answer: bytes) -> None:
+@pytest.mark.parametrize(
+    ("answer", "is_kept"),
+    [
+        (b"HTTP/1.1 100 Go on\r\n\r\n" + OK + b"x-a:\r\nContent-Length: 5\r\n\r\nhello", True),
+        (
+            OK + b"transfer-encoding: chunked\r\n\r\n2;x\r\nhe\r\n03\r\nllo\r\n0\r\nt: 1\r\n\r\n",
+            True,
+        ),
+        (b"HTTP/1.0 500 No\r\nserver: x\r\n\r\nhello", False),
+        (OK + b"connection: close\r\ncontent-length: 5\r\n\r\nhello", False),
+    ],
+    ids=["length", "chunks", "to the end", "closed"],
+)
+async def test_an_answer_is_the_same_wherever_it_is_cut(answer: bytes, is_kept: bool) -> None:
     expected = await taken([answer])
+    assert expected[-2:] == (b"hello", is_kept)
     for at in range(1, len(answer)):
         assert await taken([answer[:at], answer[at:]]) == expected
     assert await taken([answer[at : at + 1] for at in range(len(answer))]) == expected
@@ -163,6 +171,18 @@ async def test_what_the_server_has_closed_is_given_up_in_the_same_moment() -> No
     with pytest.raises(Broken):
         await response.head()
     assert transport.is_aborted  # whatever of the request is still to be written
+    assert released == [False]
+
+
+async def test_what_was_answered_before_it_was_read_ends_its_connection() -> None:
+    released: list[bool] = []
+    connection = Connection(lambda it: released.append(it.is_open))
+    connection.connection_made(Transport())
+    response = connection.ask(b"POST / HTTP/1.1\r\n\r\n")
+    connection.pause_writing()
+    connection.data_received(HELLO)
+    await response.head()
+    assert await response.read() == b"hello"
     assert released == [False]
 
 
