@@ -7,7 +7,6 @@ watched at their server once, however many watch them here.
 """
 
 import logging
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -50,7 +49,7 @@ class Guest:
     offer: Offer
     watched: dict[Key, str] = field(default_factory=dict)
     elicitations: set[str] = field(default_factory=set)
-    tasks: deque[tuple[str, str]] = field(default_factory=deque)
+    tasks: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
 class Changes:
@@ -177,9 +176,9 @@ class Changes:
         elif method == TASK:
             task = (server, str(params.get("taskId")))
             for guest in [g for g in self.guests if task in g.tasks]:
+                guest.tell(method, {**params, "taskId": guest.tasks[task]})
                 if params.get("status") in OVER:
-                    guest.tasks.remove(task)
-                guest.tell(method, params)
+                    del guest.tasks[task]
 
     def _updated(self, server: str, uri: str, params: Json) -> None:
         for guest in list(self.guests):

@@ -17,9 +17,7 @@ The transports: streamable.py for streamable HTTP, and sdk.py for connections th
 """
 
 import logging
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -40,6 +38,7 @@ from mcp_bridge.bridge import Bridge
 from mcp_bridge.errors import BridgeError, RequestError, SourceError, SourceRefused
 from mcp_bridge.mcp_client.connection import Connection
 from mcp_bridge.mcp_client.session import client_info
+from mcp_bridge.mcp_server.begun import BegunTasks, TaskPlace, begun_by, with_shown_task
 from mcp_bridge.mcp_server.changes import Changes
 from mcp_bridge.mcp_server.client import (
     LEVELS,
@@ -71,7 +70,6 @@ from mcp_bridge.types import Json
 logger = logging.getLogger(__name__)
 
 OLD_NOT_FOUND = -32002
-MOST_TASKS = 10_000
 STARTING_SECONDS = 10.0
 """How long, after the door has opened, requests wait for servers that still start: many clients
 list tools once, and never again."""
@@ -92,14 +90,6 @@ Send = Callable[[CallContext], Awaitable[Json]]
 Answer = Callable[[Client, Json], Awaitable[Json]]
 
 
-@dataclass(frozen=True, slots=True)
-class TaskOwner:
-    """Whose task it is (in the protocol's sense), and which server works on it."""
-
-    visit: Visit
-    connection: Connection
-
-
 class Facade:
     """What every MCP client talks to, whichever way it came. To be started."""
 
@@ -110,7 +100,7 @@ class Facade:
         self._open: set[Client] = set()
         self._ended: anyio.Event | None = None
         self._levels: WeakKeyDictionary[Session, str] = WeakKeyDictionary()
-        self._task_owners: OrderedDict[str, TaskOwner] = OrderedDict()
+        self._begun = BegunTasks()
         self.offers = Offers(bridge)
         self.changes = Changes(bridge, self.offers, tasks)
         self.subscriptions = Subscriptions(self.changes, self.offers, tasks)
@@ -279,7 +269,7 @@ class Facade:
             raise
         except SourceError as exc:
             return text_result(exc.message, is_error=True)
-        self._remember_task(client, entry.source, result)
+        result = self._with_task(client, entry.source, result)
         return with_shown_links(result, entry.source.name, offer)
 
     async def _get_prompt(self, client: Client, params: Json) -> Json:
@@ -324,24 +314,25 @@ class Facade:
 
     async def _elsewhere(self, client: Client, method: str, params: Json) -> Json:
         """What the bridge knows nothing of: to the server whose task it is, or the only one."""
-        task = params.get("taskId")
-        owner = self._task_owners.get(task) if isinstance(task, str) else None
-        if owner is not None and owner.visit == client.visit:
-            return await self._request(client, method, params, owner.connection)
+        place = self._begun.find(client.visit, params.get("taskId"))
+        if place is not None:
+            sent = {**params, "taskId": place.own}
+            result = await self._request(client, method, sent, place.connection)
+            return with_shown_task(result, place.own, params["taskId"])
         offer = self.offers.of(client.visit)
         only = offer.connections[0] if len(offer.connections) == 1 else None
         if only is None or only.name not in offer.whole or method.startswith("tasks/"):
             raise MCPError(METHOD_NOT_FOUND, f"Method not found: {method}", method)
         return await self._request(client, method, params, only)
 
-    def _remember_task(self, client: Client, source: ToolSource, result: Json) -> None:
-        task = result.get("task")
-        number = task.get("taskId") if isinstance(task, dict) else result.get("taskId")
-        if isinstance(number, str) and isinstance(source, Connection):
-            client.session.tasks.append((source.name, number))
-            self._task_owners[number] = TaskOwner(client.visit, source)
-            while len(self._task_owners) > MOST_TASKS:
-                self._task_owners.popitem(last=False)
+    def _with_task(self, client: Client, source: ToolSource, result: Json) -> Json:
+        """The result of a call, whose task is found again if it has become one."""
+        own = begun_by(result)
+        if own is None or not isinstance(source, Connection):
+            return result
+        shown = self._begun.begin(client.visit, TaskPlace(source, own))
+        client.session.begin(source.name, own, shown)
+        return with_shown_task(result, own, shown)
 
     # How it is asked.
 

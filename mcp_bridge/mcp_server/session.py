@@ -1,6 +1,5 @@
 """What is known of one client from one request to the next."""
 
-from collections import deque
 from collections.abc import Awaitable, Callable
 
 from mcp_bridge.types import Json
@@ -30,11 +29,18 @@ class Session:
         self.elicitations: set[str] = set()
         """Where the client was sent to at a URL, and is to be told when that is complete."""
 
-        self.tasks: deque[tuple[str, str]] = deque(maxlen=MOST_TASKS)
-        """The server and the id of each task that it has begun there, and that is not over."""
+        self.tasks: dict[tuple[str, str], str] = {}
+        """The tasks that it has begun and that are not over: by their server and the id that they
+        have there, the id that the client knows."""
 
         self._closed = False
         self._at_its_end: list[Callable[[], None]] = []
+
+    def begin(self, server: str, own: str, shown: str) -> None:
+        """The client has begun a task."""
+        self.tasks[server, own] = shown
+        if len(self.tasks) > MOST_TASKS:
+            del self.tasks[next(iter(self.tasks))]
 
     def at_its_end(self, clean_up: Callable[[], None]) -> None:
         """Have `clean_up` called when the client has left."""

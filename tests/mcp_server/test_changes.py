@@ -219,6 +219,23 @@ async def test_the_end_of_a_login_at_a_url_is_told_to_the_one_who_was_sent_there
         assert other.told == []
 
 
+async def test_the_status_of_a_task_is_told_by_the_id_that_its_client_knows() -> None:
+    began = {"task": {"taskId": "t1", "status": "working"}}
+    one = Box(tools=[tool("first")], answers={"first": began})
+    two = Box(tools=[tool("second")], answers={"second": began})
+    async with boxes("legacy", one=one, two=two) as house, wire(house) as client:
+        ids = {}
+        for name in ("first", "second"):
+            params: Json = {"name": name, "arguments": {}, "task": {}}
+            ids[name] = (await client.ask("tools/call", params))["task"]["taskId"]
+        assert ids["first"] == "t1" != ids["second"]
+        for name, box in (("second", two), ("first", one)):
+            status = {"taskId": "t1", "status": "completed"}
+            await box.announce("notifications/tasks/status", status)
+            told = await client.until_told("notifications/tasks/status")
+            assert told["taskId"] == ids[name]
+
+
 async def test_the_status_of_a_task_is_told_to_the_one_who_began_it() -> None:
     began = {"task": {"taskId": "t1", "status": "working"}}
     box = Box(tools=[tool("slow")], answers={"slow": began})

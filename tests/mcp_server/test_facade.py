@@ -7,7 +7,7 @@ import pytest
 
 from mcp_bridge.types import Json
 from tests.mcp_server.box import Box, boxes, text, tool
-from tests.mcp_server.wire import NEW, OLD, Refused, wire
+from tests.mcp_server.wire import NEW, OLD, Refused, Wire, wire
 
 VERSIONS = (OLD, NEW)
 both_eras = pytest.mark.parametrize("version", VERSIONS)
@@ -350,6 +350,33 @@ async def test_a_task_belongs_to_the_one_who_began_it() -> None:
         with pytest.raises(Refused):
             await bob.ask("tasks/get", {"taskId": "t1"})
     assert one.asked("tools/call")[0]["task"] == {"ttl": 1000}
+
+
+async def test_servers_that_count_their_tasks_alike_keep_each_their_own() -> None:
+    def counting(name: str) -> Box:
+        box = Box(tools=[tool(name)])
+        box.answers[name] = {"task": {"taskId": "t1", "status": "working"}}
+        box.answers["tasks/get"] = {"taskId": "t1", "status": "working", "statusMessage": name}
+        related = {"io.modelcontextprotocol/related-task": {"taskId": "t1"}}
+        box.answers["tasks/result"] = {**text(name), "_meta": related}
+        return box
+
+    async with (
+        boxes("legacy", one=counting("first"), two=counting("second")) as house,
+        wire(house) as ada,
+        wire(house) as bob,
+    ):
+        begun: list[tuple[Wire, str, Json]] = []
+        for client, name in ((ada, "first"), (ada, "second"), (bob, "second"), (bob, "first")):
+            call = {"name": name, "arguments": {}, "task": {}}
+            began = await client.ask("tools/call", call)
+            begun.append((client, name, {"taskId": began["task"]["taskId"]}))
+        for client, name, task in begun:
+            status = await client.ask("tasks/get", task)
+            assert (status["statusMessage"], status["taskId"]) == (name, task["taskId"])
+            ended = await client.ask("tasks/result", task)
+            assert ended["content"] == text(name)["content"]
+            assert ended["_meta"] == {"io.modelcontextprotocol/related-task": task}
 
 
 # What the client's request carries.
