@@ -29,6 +29,7 @@ def metrics_router(metrics: Metrics) -> APIRouter:
             )
         connections = visitor.bridge.connections.items()
         servers = {name: str(connection.state) for name, connection in connections}
+        metrics.tell()
         text = await anyio.to_thread.run_sync(metrics.page, servers)
         return Response(text, media_type=CONTENT_TYPE)
 

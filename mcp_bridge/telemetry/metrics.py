@@ -5,11 +5,13 @@ choose, so every label has a bound: what comes after the first so many names is 
 """
 
 import time
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from operator import add
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from prometheus_client import (
     CONTENT_TYPE_PLAIN_0_0_4,
@@ -43,6 +45,8 @@ CALL_BUCKETS = (0.01, 0.05, 0.2, 1, 5, 15, 60, 300, 900)
 ROUND_BUCKETS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50)
 CONNECTED = "connected"
 
+Metered = TypeVar("Metered", Counter, "Spread")
+
 
 class Known:
     """The first `most` names that were seen. The ones after them are `other`."""
@@ -60,18 +64,64 @@ class Known:
         return name
 
 
-class Children:
+class Spread(Histogram):
+    """A histogram that takes many observations at once."""
+
+    def take(self, times: "Times") -> None:
+        """What `observe` does, for each of them."""
+        self._sum.inc(times.sum)
+        for bucket, count in zip(self._buckets, times.within, strict=True):
+            if count:
+                bucket.inc(count)
+
+
+class Children(Generic[Metered]):
     """A metric's children by their labels; finding one in prometheus_client takes a lock."""
 
-    def __init__(self, metric: Counter | Histogram) -> None:
-        self._metric = metric
-        self._known: dict[tuple[str, ...], Any] = {}
+    def __init__(self, metric: Metered) -> None:
+        self._metric: Metered = metric
+        self._known: dict[tuple[str, ...], Metered] = {}
 
-    def __call__(self, *labels: str) -> Any:
+    def __call__(self, *labels: str) -> Metered:
         child = self._known.get(labels)
         if child is None:
             child = self._known[labels] = self._metric.labels(*labels)
         return child
+
+
+class Times:
+    """How long something took, each time: the sum, and how often it was within which bound."""
+
+    __slots__ = ("_bounds", "sum", "within")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self.sum = 0.0
+        self.within = [0] * (len(bounds) + 1)
+
+    def add(self, amount: float) -> None:
+        self.sum += amount
+        self.within[bisect_left(self._bounds, amount)] += 1
+
+    def count(self) -> int:
+        """How many times."""
+        return sum(self.within)
+
+
+class Untold:
+    """What happened since prometheus_client was last told, added up.
+
+    It would take several locks for each event, and ten times as long.
+    """
+
+    def __init__(self) -> None:
+        self.requests: dict[tuple[str, str, int], Times]
+        self.requests = defaultdict(partial(Times, REQUEST_BUCKETS))
+        self.conversations: dict[tuple[str, str, str, str], int] = defaultdict(int)
+        self.rounds = Times(ROUND_BUCKETS)
+        self.tokens: dict[tuple[str, str, str], int] = defaultdict(int)
+        self.calls: dict[tuple[str, str, str], Times]
+        self.calls = defaultdict(partial(Times, CALL_BUCKETS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +150,9 @@ class Metrics:
             MultiProcessCollector(self._shown, path=together.directory)  # type: ignore[no-untyped-call]  # it has none
             self._shown.register(Processes(together.pids))
         self._shown.register(self._servers)
+        # Of several processes each may be killed, and each shows what all of them have counted.
+        self._tell_at_once = together is not None
+        self._untold = Untold()
         self._callers = Known(MOST_CALLERS)
         self._models = Known(MOST_MODELS)
         self._tools = Known(MOST_TOOLS)
@@ -117,7 +170,7 @@ class Metrics:
             )
         )
         self._request_seconds = Children(
-            Histogram(
+            Spread(
                 "mcp_bridge_http_request_seconds",
                 "Seconds from a request to the end of its answer.",
                 ("path",),
@@ -141,7 +194,7 @@ class Metrics:
                 registry=self._registry,
             )
         )
-        self._rounds = Histogram(
+        self._rounds = Spread(
             "mcp_bridge_conversation_rounds",
             "Questions to the model in one conversation.",
             buckets=ROUND_BUCKETS,
@@ -167,7 +220,7 @@ class Metrics:
             )
         )
         self._call_seconds = Children(
-            Histogram(
+            Spread(
                 "mcp_bridge_tool_call_seconds",
                 "Seconds of a tool call.",
                 ("server", "tool"),
@@ -181,8 +234,9 @@ class Metrics:
     def request(self, method: str, path: str, status: int, seconds: float) -> None:
         """A request has been answered. `path` is its route's template; status 0: nobody waited."""
         known = method if method in METHODS else OTHER
-        self._requests(known, path, str(status) if status else LEFT).inc()
-        self._request_seconds(path).observe(seconds)
+        self._untold.requests[known, path, status].add(seconds)
+        if self._tell_at_once:
+            self.tell()
 
     def stream(self, change: int) -> None:
         """A streamed answer has begun (1) or ended (-1)."""
@@ -199,25 +253,48 @@ class Metrics:
         usage: Json | None = None,
     ) -> None:
         """A conversation has ended. `finish_reason` is "error" for one that failed."""
-        who = (*self._callers(caller), *self._models(model))
-        self._conversations(*who, finish_reason, stopped or "").inc()
+        (who,), (which,) = self._callers(caller), self._models(model)
+        untold = self._untold
+        untold.conversations[who, which, finish_reason, stopped or ""] += 1
         if rounds:
-            self._rounds.observe(rounds)
-        for kind, count in tokens(usage or {}).items():
-            self._tokens(*who, kind).inc(count)
+            untold.rounds.add(rounds)
+        for kind, count in tokens(usage) if usage else ():
+            untold.tokens[who, which, kind] += count
+        if self._tell_at_once:
+            self.tell()
 
     def tool_call(self, server: str, tool: str, outcome: str, seconds: float) -> None:
         """A tool call has ended."""
-        which = self._tools(server, tool)
-        self._calls(*which, outcome).inc()
-        self._call_seconds(*which).observe(seconds)
+        known_server, known_tool = self._tools(server, tool)
+        self._untold.calls[known_server, known_tool, outcome].add(seconds)
+        if self._tell_at_once:
+            self.tell()
 
     # What is shown
 
     def page(self, servers: Mapping[str, str]) -> bytes:
-        """All of it in the text format. `servers` are the states of the MCP servers now."""
+        """What was told, in the text format. `servers` are the states of the MCP servers now.
+
+        It takes a while with many tools, so it may be made in a thread.
+        """
         self._servers.states = servers
         return generate_latest(self._shown)
+
+    def tell(self) -> None:
+        """Tell prometheus_client what happened, where it happened: in the thread of the loop."""
+        untold, self._untold = self._untold, Untold()
+        for (method, path, status), times in untold.requests.items():
+            self._requests(method, path, str(status) if status else LEFT).inc(times.count())
+            self._request_seconds(path).take(times)
+        for ended, count in untold.conversations.items():
+            self._conversations(*ended).inc(count)
+        if untold.rounds.sum:
+            self._rounds.take(untold.rounds)
+        for counted, count in untold.tokens.items():
+            self._tokens(*counted).inc(count)
+        for (server, tool, outcome), times in untold.calls.items():
+            self._calls(server, tool, outcome).inc(times.count())
+            self._call_seconds(server, tool).take(times)
 
 
 class ServerStates(Collector):
@@ -263,16 +340,14 @@ class Processes(Collector):
         yield from found.values()
 
 
-def tokens(usage: Json) -> dict[str, int]:
+def tokens(usage: Json) -> list[tuple[str, int]]:
     """What an OpenAI `usage` object counts, by kind; what is no number is left out."""
-    prompt, completion = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
-    found: dict[str, Any] = {
-        "prompt": usage.get("prompt_tokens"),
-        "completion": usage.get("completion_tokens"),
-        "cached": prompt.get("cached_tokens") if isinstance(prompt, dict) else None,
-        "reasoning": completion.get("reasoning_tokens") if isinstance(completion, dict) else None,
-    }
-    return {kind: n for kind, n in found.items() if isinstance(n, int) and n > 0}
+    found = [("prompt", usage.get("prompt_tokens")), ("completion", usage.get("completion_tokens"))]
+    if isinstance(prompt := usage.get("prompt_tokens_details"), dict):
+        found.append(("cached", prompt.get("cached_tokens")))
+    if isinstance(completion := usage.get("completion_tokens_details"), dict):
+        found.append(("reasoning", completion.get("reasoning_tokens")))
+    return [(kind, n) for kind, n in found if isinstance(n, int) and n > 0]
 
 
 class Measured:

@@ -21,6 +21,7 @@ Labels = dict[str, str]
 
 def read(metrics: Metrics, name: str, servers: Labels | None = None) -> list[tuple[Labels, float]]:
     """The samples of that name on the page, as a scraper reads them."""
+    metrics.tell()
     page = metrics.page(servers or {}).decode()
     return [
         (sample.labels, sample.value)
@@ -80,6 +81,26 @@ def test_a_tool_call_is_counted_by_server_tool_and_outcome() -> None:
     assert value(metrics, "mcp_bridge_tool_calls_total", server="files", tool="read") == 2
     assert value(metrics, "mcp_bridge_tool_calls_total", outcome="source_timeout") == 1
     assert value(metrics, "mcp_bridge_tool_call_seconds_sum", tool="read") == pytest.approx(60.2)
+
+
+def test_what_is_counted_between_two_pages_is_added_to_what_was_counted() -> None:
+    metrics = Metrics()
+    for seconds in (0.01, 0.011, 0.2, 900, 901):  # a bound is part of its bucket
+        metrics.tool_call("files", "read", "ok", seconds)
+    first = read(metrics, "mcp_bridge_tool_call_seconds_bucket")
+    metrics.tool_call("files", "read", "ok", 1000)
+    second = read(metrics, "mcp_bridge_tool_call_seconds_bucket")
+
+    assert {labels["le"]: n for labels, n in first} == {
+        "0.01": 1, "0.05": 2, "0.2": 3, "1.0": 3, "5.0": 3, "15.0": 3, "60.0": 3, "300.0": 3,
+        "900.0": 4, "+Inf": 5,
+    }  # fmt: skip
+    assert [after - before for (_, before), (_, after) in zip(first, second, strict=True)] == (
+        [0] * 9 + [1]
+    )
+    assert value(metrics, "mcp_bridge_tool_call_seconds_count") == 6
+    assert value(metrics, "mcp_bridge_tool_call_seconds_sum") == pytest.approx(2801.221)
+    assert value(metrics, "mcp_bridge_tool_calls_total") == 6
 
 
 def test_names_beyond_the_bound_are_counted_together() -> None:
