@@ -15,19 +15,20 @@ class EventLines:
         self._tail: list[bytes] = []
         """The unfinished last line, in pieces: joined once, however long it gets."""
         self._after_cr = False
-        self._at_start = True
+        self.at_start = True
+        """Nothing has come yet, so a byte order mark may. Who reads a piece himself unsets it."""
 
     @property
     def is_at_a_line(self) -> bool:
-        """Whether a line begins with the next piece, and a byte order mark cannot be there."""
-        return not (self._tail or self._after_cr or self._at_start)
+        """Whether a line begins with the next piece."""
+        return not (self._tail or self._after_cr)
 
     def feed(self, piece: bytes) -> list[bytes]:
         """The lines that this piece completes, without their ends."""
         if self._after_cr and piece:
             self._after_cr = False
             piece = piece.removeprefix(b"\n")
-        if b"\n" not in piece and b"\r" not in piece:
+        if piece.find(b"\n") < 0 and piece.find(b"\r") < 0:
             if piece:
                 self._tail.append(piece)
             return []
@@ -45,7 +46,7 @@ class EventLines:
         return [last] if last else []
 
     def _from_the_start(self, text: bytes) -> bytes:
-        if self._at_start:
-            self._at_start = False
+        if self.at_start:
+            self.at_start = False
             return text.removeprefix(BOM)
         return text

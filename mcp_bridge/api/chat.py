@@ -23,7 +23,7 @@ from mcp_bridge.api.leaving import Watch
 from mcp_bridge.api.selection import Choice, choose, is_side_request
 from mcp_bridge.api.strangers import server_of
 from mcp_bridge.api.stream import CHAT, Shape, StreamWriter, WholeWriter, Writer
-from mcp_bridge.bridge import Bridge, Shared, Using
+from mcp_bridge.bridge import Bridge, Rules, Shared, Using
 from mcp_bridge.clock import Clock
 from mcp_bridge.errors import BridgeError, RequestError
 from mcp_bridge.policy.access import NOTHING
@@ -44,22 +44,25 @@ TRACE = ("traceparent", "tracestate", "baggage")
 
 @frozen
 class Arrival:
-    """A request that was let in: who asks, and what came with it."""
+    """A request that was let in: who asks, what came with it, and the rules that it began with."""
 
     caller: Caller
     headers: Headers
     toolset: str | None
     request_id: str
+    rules: Rules
 
     @classmethod
     def of(cls, scope: Scope, bridge: Bridge) -> "Arrival":
         headers = Headers(scope["headers"])
-        check_origin(headers.get("origin"), bridge.settings)
-        caller = bridge.doorkeeper.admit(headers, "chat")
+        rules = bridge.rules
+        check_origin(headers.get("origin"), rules.settings)
+        caller = rules.doorkeeper.admit(headers, "chat")
         toolset = scope.get("path_params", {}).get("toolset")
         if toolset is not None:
-            of_name(toolset, toolsets_for(caller, bridge.settings))  # 404 when there is none
-        return cls(caller, headers, toolset, scope.get("state", {}).get("request_id", ""))
+            of_name(toolset, toolsets_for(caller, rules.settings))  # 404 when there is none
+        request_id = scope.get("state", {}).get("request_id", "")
+        return cls(caller, headers, toolset, request_id, rules)
 
 
 class ChatEndpoint:
@@ -68,12 +71,13 @@ class ChatEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         bridge: Bridge = scope["app"].state.bridge
         arrival = Arrival.of(scope, bridge)
-        limit = bridge.settings.limits.max_request_bytes
+        settings = arrival.rules.settings
+        limit = settings.limits.max_request_bytes
         check_announced(arrival.headers, limit)
         raw = await read_body(receive, limit)
         body = parse_object(raw)
         check_chat(body)
-        choice = choose(body, arrival.caller, arrival.headers, arrival.toolset, bridge.settings)
+        choice = choose(body, arrival.caller, arrival.headers, arrival.toolset, settings)
         if bridge.shared is not None:
             worker = waits_elsewhere(bridge.shared, arrival, choice)
             if worker is not None:
@@ -95,9 +99,10 @@ async def answer(
     bridge: Bridge, arrival: Arrival, choice: Choice, shape: Shape, receive: Receive, send: Send
 ) -> None:
     """Run the loop for a checked request and write what it says."""
-    await bridge.inference.check_model(choice.body["model"])
+    rules = arrival.rules
+    await rules.inference.check_model(choice.body["model"])
     streamed = choice.body.get("stream") is True
-    interval = bridge.settings.limits.keep_alive
+    interval = rules.settings.limits.keep_alive
     writer: Writer = (
         StreamWriter(send, shape, interval=interval) if streamed else WholeWriter(send, shape)
     )
@@ -175,9 +180,9 @@ class Answering:
 
     def _events(self, ask: Ask) -> AsyncGenerator[Event]:
         if not ask.elicits:
-            return self.bridge.agent.run(ask)
-        ttl = self.bridge.settings.tools.memory_ttl
-        return self.bridge.waiting.run(ask, self.bridge.agent.run, ttl)
+            return self.arrival.rules.agent.run(ask)
+        ttl = self.arrival.rules.settings.tools.memory_ttl
+        return self.bridge.waiting.run(ask, self.arrival.rules.agent.run, ttl)
 
     def _takes_tools(self) -> bool:
         """Whether tools are added: they must not be offered to those who cannot use them."""
@@ -188,13 +193,13 @@ class Answering:
 
     def _is_on_the_side(self) -> bool:
         """Whether a UI asks for itself, and the bridge is to add nothing then (L25)."""
-        side = self.bridge.settings.tools.side_requests
+        side = self.arrival.rules.settings.tools.side_requests
         return side and is_side_request(self.choice.body, self.arrival.headers)
 
     def _view(self) -> View:
         """The tools of the configured servers that the request gets."""
         view = self.bridge.catalog.view(self.choice.selections, self.choice.prefix)
-        reads = self.bridge.settings.tools.read_resource
+        reads = self.arrival.rules.settings.tools.read_resource
         return with_reader(view, self._library()) if reads else view
 
     async def _ask(self, view: View) -> Ask:
@@ -207,7 +212,7 @@ class Answering:
             progress=self.choice.progress,
             meta={name: headers[name] for name in TRACE if name in headers},
             depth=depth_of(headers),
-            elicits=bridge.settings.tools.elicitation
+            elicits=self.arrival.rules.settings.tools.elicitation
             and bool(view.entries)
             and self.elicits
             and not self.choice.strangers  # their connections end with the request
@@ -220,9 +225,9 @@ class Answering:
         """The messages of the prompt and the resources that the request wants."""
         if self.choice.wanted == NOTHING_WANTED or self._is_on_the_side():
             return []
-        answerer = self.bridge.rules.answerers.for_call(ask.model, depth=ask.depth)
+        answerer = self.arrival.rules.answerers.for_call(ask.model, depth=ask.depth)
         context = CallContext(caller=ask.caller, answerer=answerer, meta=ask.meta)
-        vision = self.bridge.inference.sees_images(ask.model)
+        vision = self.arrival.rules.inference.sees_images(ask.model)
         return await self._library().opening(self.choice.wanted, context, vision=vision)
 
     def _library(self) -> Library:

@@ -32,7 +32,10 @@ class SseReader:
         if not piece.startswith(b"data: ") or not piece.endswith(b"\n\n") or piece.find(b"\r") >= 0:
             return None
         payloads = piece[6:-2].split(b"\n\ndata: ")
-        return payloads if piece.count(b"\n") == 2 * len(payloads) else None
+        if piece.count(b"\n") != 2 * len(payloads):
+            return None
+        self._lines.at_start = False
+        return payloads
 
     def close(self) -> list[bytes]:
         """What is left when the stream ends without the last event's blank line."""

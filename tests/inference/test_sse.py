@@ -30,6 +30,7 @@ TABLE: dict[str, tuple[bytes, list[bytes]]] = {
     "no blank line at the end": (b"data: a\n\ndata: b\n", [b"a", b"b"]),
     "no line end at the end": (b"data: a\n\ndata: b", [b"a", b"b"]),
     "a byte order mark": (b"\xef\xbb\xbfdata: a\n\n", [b"a"]),
+    "a byte order mark later": (b"data: a\n\n\xef\xbb\xbfdata: b\n\n", [b"a"]),
     "only a byte order mark": (b"\xef\xbb\xbf", []),
     "a byte order mark and one line": (b"\xef\xbb\xbfdata: a", [b"a"]),
     "blank lines": (b"\n\n\ndata: a\n\n\n\n", [b"a"]),
