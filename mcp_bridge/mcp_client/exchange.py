@@ -65,10 +65,13 @@ class Exchange(Clock):
         self.deadline = min(self._limit, time.monotonic() + self.patience.timeout)
 
     @property
-    def seconds(self) -> float:
-        """How long it had: its timeout, or the maximum once progress has taken it that far."""
+    def time_it_had(self) -> str:
+        """The time that ended it, in words: its timeout, the maximum once progress has taken it
+        that far, or what was left of the request that it is part of."""
+        if self.context is not None and self.deadline >= self.context.deadline:
+            return "in the time that was left for the request"
         at_the_limit = self.deadline >= self._limit
-        return self.patience.maximum if at_the_limit else self.patience.timeout
+        return f"within {self.patience.maximum if at_the_limit else self.patience.timeout:g} s"
 
     @contextmanager
     def answering(self) -> Iterator[None]:

@@ -292,13 +292,13 @@ class Session:
         """Why the clock of an exchange has ended it."""
         if exchange.broken is not None:
             return ConnectionLost(exchange.broken)
-        seconds = f"{exchange.seconds:g} s"
+        in_time = exchange.time_it_had
         if not exchange.sent and not self.channel.is_http:
             return SourceUnavailable(
-                self._name, f"{self._name} has not read its input for {seconds}; nothing was sent"
+                self._name, f"{self._name} has not read its input {in_time}; nothing was sent"
             )
         return SourceTimeout(
-            self._name, f"{self._name} did not answer {method} within {seconds}; it was cancelled"
+            self._name, f"{self._name} did not answer {method} {in_time}; it was cancelled"
         )
 
     def _stamped(

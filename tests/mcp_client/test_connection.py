@@ -185,6 +185,14 @@ async def test_a_call_that_takes_too_long_is_cancelled_and_the_next_one_works(
         assert text(await watch.call("echo", text="next")) == "next"
 
 
+async def test_what_ended_a_request_is_told_when_it_was_its_own_deadline() -> None:
+    async with running(scripted(timeout=60, max_timeout=600)) as watch:
+        context = CallContext(deadline=time.monotonic() + 0.2)
+        hang = {"name": "hang", "arguments": {}}
+        with pytest.raises(SourceTimeout, match="in the time that was left for the request;"):
+            await watch.connection.request("tools/call", hang, context)
+
+
 async def test_a_timeout_can_be_set_for_one_tool() -> None:
     async with running(scripted(tools={"hang": {"timeout": 0.2}})) as watch:
         with pytest.raises(SourceTimeout):
