@@ -24,8 +24,8 @@ from mcp_bridge.config.load import Loaded
 from mcp_bridge.errors import BridgeError, RequestError
 from mcp_bridge.mcp_server.door import mcp_door
 from mcp_bridge.mcp_server.routes import StreamableEntrance, mcp_routes
-from mcp_bridge.middleware import CleanPaths, Cors, RequestLog, Straight
-from mcp_bridge.telemetry.metrics import Measured, Metrics
+from mcp_bridge.middleware import CleanPaths, Cors, Recorded, Straight
+from mcp_bridge.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -85,8 +85,7 @@ def front(app: Application, metrics: Metrics, inside: ASGIApp) -> ASGIApp:
     """Every request from the outside in: counted, logged, cleaned, and let through."""
     inner: ASGIApp = Cors(inside, app)
     inner = CleanPaths(inner)
-    inner = RequestLog(inner, app, error_answer(BUG))
-    return Measured(inner, metrics)
+    return Recorded(inner, app, error_answer(BUG), metrics)
 
 
 def straight_ways(routes: Iterable[BaseRoute]) -> list[Route]:

@@ -4,14 +4,13 @@ Each application has a registry of its own. Labels come from names that clients 
 choose, so every label has a bound: what comes after the first so many names is counted as `other`.
 """
 
-import time
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from operator import add
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from prometheus_client import (
     CONTENT_TYPE_PLAIN_0_0_4,
@@ -25,9 +24,6 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
-from starlette.datastructures import Headers
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_bridge.types import Json
 
@@ -348,62 +344,3 @@ def tokens(usage: Json) -> list[tuple[str, int]]:
     if isinstance(completion := usage.get("completion_tokens_details"), dict):
         found.append(("reasoning", completion.get("reasoning_tokens")))
     return [(kind, n) for kind, n in found if isinstance(n, int) and n > 0]
-
-
-class Measured:
-    """Counts every request that goes through, and the streams that are open. Pure ASGI."""
-
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app = app
-        self._metrics = metrics
-        self._known: Mapping[Any, str] | None = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        began = time.monotonic()
-        status, streams = 0, 0
-
-        async def noticing(message: Message) -> None:
-            nonlocal status, streams
-            if message["type"] == "http.response.start":
-                status, streams = message["status"], int(is_stream(message))
-                self._metrics.stream(streams)
-            await send(message)
-
-        try:
-            await self._app(scope, receive, noticing)
-        except Exception:  # boundary: it is counted, and goes on
-            status = status or 500
-            raise
-        finally:
-            self._metrics.stream(-streams)
-            seconds = time.monotonic() - began
-            path = template(scope, self._paths(scope))
-            self._metrics.request(scope["method"], path, status, seconds)
-
-    def _paths(self, scope: Scope) -> Mapping[Any, str]:
-        if self._known is None:
-            self._known = dict(paths_of(scope["app"].routes)) if "app" in scope else {}
-        return self._known
-
-
-def is_stream(start: Message) -> bool:
-    kind = Headers(raw=start.get("headers", [])).get("content-type", "")
-    return kind.partition(";")[0].strip().lower() == "text/event-stream"
-
-
-def template(scope: Scope, known: Mapping[Any, str]) -> str:
-    """The path of the route that took the request, for a path itself may be anything."""
-    path = getattr(scope.get("route"), "path", None) or known.get(scope.get("endpoint"))
-    return path if isinstance(path, str) else OTHER
-
-
-def paths_of(routes: Iterable[BaseRoute], prefix: str = "") -> Iterator[tuple[Any, str]]:
-    """The endpoints and the paths of plain routes, which FastAPI does not note in the scope."""
-    for route in routes:
-        if isinstance(route, Route):
-            yield route.endpoint, prefix + route.path
-        elif isinstance(route, Mount):
-            yield from paths_of(route.routes or (), prefix + route.path)

@@ -1,39 +1,11 @@
 """Metrics: what is counted, and that nobody outside can make the counters grow without end."""
 
 import os
-from collections.abc import AsyncGenerator
-from contextlib import suppress
 
-import anyio
-import httpx2
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Mount, Route
-from starlette.types import Receive, Scope, Send
 
-from mcp_bridge.telemetry.metrics import MOST_MODELS, MOST_TOOLS, Measured, Metrics, Processes
-
-Labels = dict[str, str]
-
-
-def read(metrics: Metrics, name: str, servers: Labels | None = None) -> list[tuple[Labels, float]]:
-    """The samples of that name on the page, as a scraper reads them."""
-    metrics.tell()
-    page = metrics.page(servers or {}).decode()
-    return [
-        (sample.labels, sample.value)
-        for family in text_string_to_metric_families(page)
-        for sample in family.samples
-        if sample.name == name
-    ]
-
-
-def value(metrics: Metrics, name: str, **labels: str) -> float:
-    return sum(n for found, n in read(metrics, name) if labels.items() <= found.items())
-
+from mcp_bridge.telemetry.metrics import MOST_MODELS, MOST_TOOLS, Metrics, Processes
+from tests.telemetry.pages import read, value
 
 # Conversations and tools
 
@@ -149,89 +121,7 @@ def test_two_applications_do_not_count_together() -> None:
     assert read(other, "mcp_bridge_tool_calls_total") == []
 
 
-# Requests
-
-
-async def hello(request: Request) -> Response:
-    return PlainTextResponse("hello")
-
-
-async def broken(request: Request) -> Response:
-    raise RuntimeError("a bug")
-
-
-class Streaming:
-    """An endpoint that streams until it is told to end."""
-
-    def __init__(self) -> None:
-        self.begun, self.end = anyio.Event(), anyio.Event()
-
-    async def answer(self, request: Request) -> Response:
-        return StreamingResponse(self._pieces(), media_type="text/event-stream")
-
-    async def _pieces(self) -> AsyncGenerator[bytes]:
-        self.begun.set()
-        yield b"data: 1\n\n"
-        await self.end.wait()
-
-
-def client(metrics: Metrics, streaming: Streaming | None = None) -> httpx2.AsyncClient:
-    app = Starlette(
-        routes=[
-            Route("/hello/{name}", hello),
-            Route("/broken", broken),
-            Route("/left", Nobody()),
-            Route("/stream", streaming.answer if streaming else hello),
-            Mount("/t/{toolset}", routes=[Route("/hello/{name}", hello)]),
-        ]
-    )
-    transport = httpx2.ASGITransport(Measured(app, metrics), raise_app_exceptions=False)
-    return httpx2.AsyncClient(transport=transport, base_url="http://bridge")
-
-
-class Nobody:
-    """Answers nothing, as an endpoint does whose client has left."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        pass
-
-
-async def test_requests_are_counted_by_the_template_of_their_path() -> None:
-    metrics = Metrics()
-    async with client(metrics) as http:
-        for path in ("/hello/ann", "/hello/ben", "/t/research/hello/cy"):
-            assert (await http.get(path)).status_code == 200
-        for path in ("/nowhere/1", "/nowhere/2"):
-            assert (await http.get(path)).status_code == 404
-        await http.request("BREW", "/hello/ann")
-
-    found = read(metrics, "mcp_bridge_http_requests_total")
-    assert ({"method": "GET", "path": "/hello/{name}", "status": "200"}, 3) in found
-    assert ({"method": "GET", "path": "other", "status": "404"}, 2) in found
-    assert ({"method": "other", "path": "/hello/{name}", "status": "405"}, 1) in found
-    assert value(metrics, "mcp_bridge_http_request_seconds_count", path="/hello/{name}") == 4
-
-
-async def test_a_request_that_failed_or_that_nobody_waited_for_is_counted() -> None:
-    metrics = Metrics()
-    async with client(metrics) as http:
-        await http.get("/broken")
-        with suppress(AssertionError, httpx2.HTTPError):  # the transport misses an answer
-            await http.get("/left")
-    assert value(metrics, "mcp_bridge_http_requests_total", path="/broken", status="500") == 1
-    assert value(metrics, "mcp_bridge_http_requests_total", path="/left", status="left") == 1
-
-
-async def test_a_stream_is_open_until_it_has_ended() -> None:
-    metrics, streaming = Metrics(), Streaming()
-    async with client(metrics, streaming) as http, anyio.create_task_group() as tasks:
-        with anyio.fail_after(5):
-            tasks.start_soon(http.get, "/stream")
-            await streaming.begun.wait()
-            await anyio.wait_all_tasks_blocked()
-            assert value(metrics, "mcp_bridge_streams_open") == 1
-            streaming.end.set()
-    assert value(metrics, "mcp_bridge_streams_open") == 0
+# Processes
 
 
 def test_processes_are_shown_as_one() -> None:
