@@ -39,21 +39,27 @@ class Exchange(Clock):
     was an error.
     """
 
-    __slots__ = ("_answers", "_limit", "broken", "context", "patience", "sent", "status")
+    __slots__ = ("_answers", "_began", "broken", "context", "patience", "sent", "status")
 
     def __init__(
         self, context: CallContext | None, patience: Patience, clocks: Clocks | None = None
     ) -> None:
         super().__init__(clocks)
-        now, latest = time.monotonic(), math.inf if context is None else context.deadline
-        self._deadline = min(now + patience.timeout, latest)
-        self._limit = min(now + patience.maximum, latest)
+        self._began = time.monotonic()
+        latest = math.inf if context is None else context.deadline
+        self._deadline = min(self._began + patience.timeout, latest)
         self.context = context
         self.patience = patience
         self.sent = False
         self.broken: str | None = None
         self.status: int | None = None
         self._answers: tuple[anyio.CancelScope, ...] = ()
+
+    @property
+    def _limit(self) -> float:
+        """When it ends in any case."""
+        latest = math.inf if self.context is None else self.context.deadline
+        return min(self._began + self.patience.maximum, latest)
 
     def break_off(self, reason: str) -> None:
         """Its answer can never come: who waits for it hears so now."""

@@ -143,14 +143,16 @@ class Peer(Dispatcher[TransportContext]):
         except ValueError:
             self._garbage(text)
             return
-        for item in message if isinstance(message, list) else [message]:
-            if isinstance(item, dict):
+        if isinstance(message, list):
+            for item in message:
                 self._route(item, text)
-            else:
-                self._inbox.skip(text)
+        else:
+            self._route(message, text)
 
-    def _route(self, message: Json, text: bytes | str) -> None:
-        if isinstance(message.get("method"), str):
+    def _route(self, message: Any, text: bytes | str) -> None:
+        if not isinstance(message, dict):
+            self._inbox.skip(text)
+        elif isinstance(message.get("method"), str):
             self._inbox.take(message)
         elif is_answer(message):
             self._settle(as_id(message["id"]), outcome(message))

@@ -13,7 +13,7 @@ OnProgress = Callable[[float, float | None, str | None], None]
 """Called at once, in order, with (progress, total or None, message or None)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True)  # with room for what is worked out from its definition, once
 class Tool:
     """A tool as its source describes it. `definition` is the MCP `Tool` object, untouched."""
 
