@@ -6,8 +6,13 @@ from collections.abc import Generator, Iterator
 from typing import TypeVar
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from mcp_bridge.telemetry.logging import tear_down
+
+# How long something takes is the machine's affair (STYLE 9).
+settings.register_profile("mcp_bridge", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("mcp_bridge")
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
