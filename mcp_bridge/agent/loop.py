@@ -8,8 +8,8 @@ mixed turn is run and kept until the follow-up request), when its answer was cut
 when a bound is reached: then one last round with `tool_choice: "none"` lets it sum up.
 
 The loop yields events and never asks whether the answer is streamed: `inference` yields parts only
-for a streamed question, and the Finished event holds the whole completion either way. Closing the
-generator stops the question and the calls that are running.
+for a streamed question, the Reply makes chunks only when somebody watches, and a door has Finished
+make what it writes. Closing the generator stops the question and the calls that are running.
 """
 
 import time
