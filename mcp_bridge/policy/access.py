@@ -82,6 +82,11 @@ def parse_exclusion(text: str) -> Pattern:
 
 def parse_selection(patterns: Iterable[str]) -> Selection:
     """Turn a list of patterns into a selection; see the grammar on top of this file."""
+    return _parsed(tuple(patterns))
+
+
+@lru_cache(maxsize=1024)  # those of a key are the same with each of its requests
+def _parsed(patterns: tuple[str, ...]) -> Selection:
     texts = [text for text in (p.strip() for p in patterns) if text]
     if not texts:
         return NOTHING
