@@ -24,7 +24,7 @@ from mcp_bridge.config.load import Loaded
 from mcp_bridge.errors import BridgeError, RequestError
 from mcp_bridge.mcp_server.door import mcp_door
 from mcp_bridge.mcp_server.routes import StreamableEntrance, mcp_routes
-from mcp_bridge.middleware import CleanPaths, Cors, Recorded, Straight
+from mcp_bridge.middleware import Cors, Recorded, Straight
 from mcp_bridge.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -82,10 +82,8 @@ class Application(FastAPI):
 
 
 def front(app: Application, metrics: Metrics, inside: ASGIApp) -> ASGIApp:
-    """Every request from the outside in: counted, logged, cleaned, and let through."""
-    inner: ASGIApp = Cors(inside, app)
-    inner = CleanPaths(inner)
-    return Recorded(inner, app, error_answer(BUG), metrics)
+    """Every request from the outside in: cleaned, counted, logged, and let through."""
+    return Recorded(Cors(inside, app), app, error_answer(BUG), metrics)
 
 
 def straight_ways(routes: Iterable[BaseRoute]) -> list[Route]:

@@ -40,7 +40,8 @@ ENDPOINTS = ("/v1/chat/completions/", "/v1/completions/", "/v1/models/")
 class Recorded:
     """Gives each request an id, in and out (`x-request-id`), counts it, and writes a line about it.
 
-    What fails unexpectedly before anything was sent is answered with `failed`, and raised again.
+    Its path is cleaned first. What fails unexpectedly before anything was sent is answered with
+    `failed`, and raised again.
     """
 
     def __init__(self, app: ASGIApp, owner: Starlette, failed: ASGIApp, metrics: Metrics) -> None:
@@ -54,6 +55,7 @@ class Recorded:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        clean(scope)
         given = first(scope["headers"], ID_HEADER)
         known = given is not None and ID.fullmatch(given) is not None
         request_id = given.decode() if given and known else f"req_{os.urandom(16).hex()}"
@@ -102,7 +104,7 @@ class Recorded:
 
 
 def first(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> bytes | None:
-    """The value of the first header of this name, which is written small."""
+    """The value of the first header of this name, which is in lower case."""
     for name, value in headers:
         if name == wanted:
             return value
@@ -137,22 +139,16 @@ def paths_of(routes: Iterable[BaseRoute], prefix: str = "") -> Iterator[tuple[An
             yield from paths_of(route.routes or (), prefix + route.path)
 
 
-class CleanPaths:
+def clean(scope: Scope) -> None:
     """`//` in a path is `/`: clients put one behind a base URL that ends in one.
 
     A slash behind one of our endpoints is left out, or the request would be forwarded.
     """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and "//" in scope["path"]:
-            scope["path"] = re.sub("/{2,}", "/", scope["path"])
-            scope["raw_path"] = re.sub(b"/{2,}", b"/", scope.get("raw_path") or b"")
-        if scope["type"] == "http" and scope["path"].endswith(ENDPOINTS):
-            scope["path"] = scope["path"].removesuffix("/")
-        await self._app(scope, receive, send)
+    if "//" in scope["path"]:
+        scope["path"] = re.sub("/{2,}", "/", scope["path"])
+        scope["raw_path"] = re.sub(b"/{2,}", b"/", scope.get("raw_path") or b"")
+    if scope["path"].endswith(ENDPOINTS):
+        scope["path"] = scope["path"].removesuffix("/")
 
 
 class Cors:

@@ -256,7 +256,9 @@ class Batching(logging.StreamHandler[TextIO]):
         except Exception:  # boundary: a record that cannot be written must not stop its writer
             self.handleError(record)
             return
-        self._keep(line, soon=record.levelno < logging.WARNING)
+        self._lines.append(line + self.terminator)
+        if record.levelno >= logging.WARNING or not self._will_be_written():
+            self.flush()
 
     def take(self, logger: str, message: str, args: tuple[object, ...], extra: Json | None) -> bool:
         """Write INFO without a record. False when that cannot be: then only the usual way is right.
@@ -271,14 +273,10 @@ class Batching(logging.StreamHandler[TextIO]):
             line = lines.line(time.time(), "INFO", logger, message % args, extra)
         except Exception:  # boundary: the usual way says what is wrong with it
             return False
-        self._keep(line, soon=True)
-        return True
-
-    def _keep(self, line: str, *, soon: bool) -> None:
-        """Write the line: now, or soon."""
         self._lines.append(line + self.terminator)
-        if not soon or not self._will_be_written():
+        if not self._will_be_written():
             self.flush()
+        return True
 
     def _will_be_written(self) -> bool:
         """Whether a running loop will do it soon."""
