@@ -4,11 +4,13 @@
 
 The load is about a third of what one core can do (`benchmarks/visits.py`), the faults come by a
 timetable (`benchmarks/faults.py`). Each minute it is noted what the bridge holds and how fast it
-is; at the end it must hold no more and be no slower than before (`benchmarks/verdict.py`).
+is; at the end it must hold no more and be no slower than before (`benchmarks/verdict.py`). How much
+of its memory is in use it says itself (`benchmarks/servers/weighed.py`).
 """
 
 import os
 import random
+import signal
 import time
 from collections import Counter
 from collections.abc import Generator
@@ -28,7 +30,7 @@ from benchmarks.processes import Process, Watched, await_url, cores, free_port, 
 from benchmarks.report import Table
 from benchmarks.suite import progress
 from benchmarks.targets import Target
-from benchmarks.verdict import Held, Minute, Note, verdict, verdict_table
+from benchmarks.verdict import Held, Minute, Note, Weight, verdict, verdict_table
 from benchmarks.visits import DIRECT_KIND, KINDS, WHOLE_KIND, Kind, Site, Wrong
 
 SHARE = 1 / 3
@@ -41,9 +43,15 @@ CALIBRATE_SECONDS = 15.0
 MOST_OPEN = 200
 PATIENCE = 30.0
 NOTE_SECONDS, FEWEST_NOTES = 60.0, 10
+WEIGHED = 4
+"""How often in the time of a note its memory is weighed."""
+
 FAULT_SECONDS, FEWEST_FAULTS = 10.0, 6
 KEPT_SECONDS = 30
 """How long the bridge keeps its half of a mixed turn: an hour's worth would look like a leak."""
+
+SCALE = "logs/in-use"
+"""Not beside the configuration, whose folder the bridge watches."""
 
 PROBLEMS = 20
 
@@ -56,9 +64,11 @@ class Soak:
     process: Watched
     seconds: float
     faults: Faults
+    scale: Path
+    """Where the bridge writes how much memory it uses."""
     rate: float = FIRST_RATE
     notes: list[Note] = field(default_factory=list)
-    held: list[Held] = field(default_factory=list)
+    weights: list[Weight] = field(default_factory=list)
     visits: Counter[str] = field(default_factory=Counter)
     held_back: int = 0
     wrong: int = 0
@@ -79,6 +89,7 @@ class Soak:
         between = min(FAULT_SECONDS, self.seconds / (FEWEST_FAULTS + 1))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._note)
+            tasks.start_soon(self._weigh)
             tasks.start_soon(self.faults.run, between, until)
             tasks.start_soon(self._calibrate)
             await self._load(tasks, until)
@@ -144,13 +155,31 @@ class Soak:
         if kind is WHOLE_KIND:
             self._minute.latencies.append(seconds)
 
+    @property
+    def every(self) -> float:
+        """Seconds from note to note."""
+        return min(NOTE_SECONDS, self.seconds / FEWEST_NOTES)
+
+    async def _weigh(self) -> None:
+        """Have the bridge say how much memory it uses, again and again."""
+        while self.now < self.seconds:
+            await anyio.sleep(self.every / WEIGHED)
+            self.scale.unlink(missing_ok=True)
+            os.kill(self.process.pids[0], signal.SIGUSR2)
+            with anyio.fail_after(PATIENCE):
+                while not self.scale.exists():  # noqa: ASYNC110  # it is written by another process
+                    await anyio.sleep(0.01)
+            in_use = int(self.scale.read_text())
+            weight = Weight(self.visits.total(), in_use, self._open)
+            self.weights.append(weight)
+            self._minute.weights.append(weight)
+
     async def _note(self) -> None:
         """Look once in a second or so, and note each minute."""
-        every = min(NOTE_SECONDS, self.seconds / FEWEST_NOTES)
+        every = self.every
         while len(self.notes) < round(self.seconds / every):
             await anyio.sleep(min(1.0, every / 5))
             held = Held.by(self.process.pids[0], self.now)
-            self.held.append(held)
             self._minute.held.append(held)
             if held.at < every * (len(self.notes) + 1):
                 continue
@@ -158,7 +187,8 @@ class Soak:
             self.notes.append(note := self._minute.note(held.at, cpu))
             self._minute = Minute(cpu)
             progress(
-                f"{held.at:.0f} s: {note.held.rss:.1f} MiB, {note.held.descriptors:.0f} fds, "
+                f"{held.at:.0f} s: {note.held.rss:.1f} MiB, {note.in_use:.1f} in use, "
+                f"{note.held.descriptors:.0f} fds, "
                 f"{note.answers} answers, {note.cpu_ms:.2f} ms of CPU each, "
                 f"p50 {note.latency.p50:.1f} ms, {self.wrong} wrong, {note.excused} excused"
             )
@@ -168,7 +198,7 @@ class Soak:
 
 
 def minutes_of(soak: Soak) -> Table:
-    columns = ["RSS (MiB)", "fds", "threads", "children", "answers", "excused"]
+    columns = ["RSS (MiB)", "in use (MiB)", "fds", "threads", "children", "answers", "excused"]
     columns += ["CPU per answer (ms)", "whole p50 (ms)", "p99", "directly p50"]
     notes = f"{soak.rate:.0f} visits in a second. `excused`: wrong while what they need was down. "
     notes += "`directly`: whole answers of the inference server, by the same client."
@@ -177,7 +207,8 @@ def minutes_of(soak: Soak) -> Table:
         held, times = note.held, (note.latency.p50, note.latency.p99, note.direct.p50)
         counts = [round(count) for count in (held.descriptors, held.threads, held.children)]
         counts += [note.answers, note.excused]
-        table.add(f"{held.at / 60:.1f}", (f"{held.rss:.1f}", *counts, note.cpu_ms, *times))
+        memory = f"{held.rss:.1f}", f"{note.in_use:.1f}"
+        table.add(f"{held.at / 60:.1f}", (*memory, *counts, note.cpu_ms, *times))
     return table
 
 
@@ -198,10 +229,11 @@ def soak_tables(folder: Path, minutes: float, problems: list[str]) -> Generator[
     """Run it, and note what was wrong."""
     with ExitStack() as stack:
         target, direct, faults = everything(folder, stack)
+        scale = folder / SCALE
         stack.enter_context(on_the_cores_of_the_load())
         progress(f"a soak of {minutes:g} minutes")
-        soak = uvloop.run(soaked(target, direct, minutes * 60, faults))
-    judged = verdict(soak.notes, soak.held, soak.wrong)
+        soak = uvloop.run(soaked(target, direct, minutes * 60, faults, scale))
+    judged = verdict(soak.notes, soak.weights, soak.wrong)
     problems += soak.problems
     problems += [str(each) for each in judged if not each.met]
     yield minutes_of(soak)
@@ -222,7 +254,8 @@ def everything(folder: Path, stack: ExitStack) -> tuple[Target, Target, MakeFaul
     sdk = {"url": f"http://127.0.0.1:{sdk_port}{door.PLACE}", "required": True}
     servers = {**targets.three_servers(), "sdk": sdk}
     more = {"tools": {"memory_ttl": KEPT_SECONDS}}
-    target = stack.enter_context(targets.bridge(folder, direct, servers, more))
+    run = "benchmarks.servers.weighed", str(folder / SCALE)
+    target = stack.enter_context(targets.bridge(folder, direct, servers, more, run))
     config = folder / f"bridge-{target.port}.json"
     return target, direct, partial(Faults, config=config, inference=inference, over_http=over_http)
 
@@ -256,11 +289,13 @@ def on_the_cores_of_the_load() -> Generator[None]:
         os.sched_setaffinity(0, before)
 
 
-async def soaked(target: Target, direct: Target, seconds: float, faults: MakeFaults) -> Soak:
+async def soaked(
+    target: Target, direct: Target, seconds: float, faults: MakeFaults, scale: Path
+) -> Soak:
     connector = aiohttp.TCPConnector(limit=0)
     assert target.process is not None
     async with aiohttp.ClientSession(connector=connector) as http:
         site = Site(http, target, direct)
-        soak = Soak(site, target.process, seconds, faults(site))
+        soak = Soak(site, target.process, seconds, faults(site), scale)
         await soak.run()
     return soak

@@ -3,7 +3,7 @@
 import json
 import shutil
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,13 +147,14 @@ def bridge(
     behind: Target,
     servers: Mapping[str, Any] | None = None,
     more: Mapping[str, Any] | None = None,
+    run: Sequence[str] = ("mcp_bridge",),
 ) -> Generator[Target]:
-    """mcp_bridge itself; `more` are sections to add to its configuration."""
+    """mcp_bridge itself; `more` are sections to add to its configuration, `run` is its module."""
     port = free_port()
     config = folder / f"bridge-{port}.json"
     chosen = three_servers() if servers is None else servers
     config.write_text(json.dumps({**configuration(behind, chosen), **(more or {})}))
-    command = python("mcp_bridge", "serve", "--config", str(config), "--port", str(port))
+    command = python(*run, "serve", "--config", str(config), "--port", str(port))
     headers = {"authorization": f"Bearer {KEY}"}
     # Not beside the configuration, whose folder the bridge watches.
     (logs := folder / "logs").mkdir(exist_ok=True)

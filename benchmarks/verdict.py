@@ -5,16 +5,21 @@ import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 
 from benchmarks.load import Spread
 from benchmarks.processes import rss_of
 from benchmarks.report import Table
 
-RSS_NOISE, RSS_MORE, SLOWER, FDS_MORE = 1.0, 4.0, 1.25, 8.0
-"""What may be: MiB in the second half, MiB in all, times, descriptors."""
+RSS_MORE, SLOWER, FDS_MORE = 4.0, 1.25, 8.0
+"""What may be: MiB in all, times, descriptors."""
 
-DAY = 24 * 3600
+LEFT_BEHIND, NOISE = 5.0, 2**18
+"""Bytes that an answer may leave, which is half of one KiB in 100 answers, or what all of them may.
+
+A soak of which each half has more than 26,000 answers sees such a leak.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +52,20 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
+class Weight:
+    """How many bytes of a process are in use after so many answers, while so many are under way."""
+
+    answers: int
+    in_use: int
+    under_way: int
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """One minute."""
 
     held: Held
+    in_use: float
     answers: int
     excused: int
     cpu_ms: float
@@ -69,10 +84,12 @@ class Minute:
     latencies: list[float] = field(default_factory=list)
     directs: list[float] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)
+    weights: list[Weight] = field(default_factory=list)
 
     def note(self, at: float, cpu: float) -> Note:
         return Note(
             Held.median(self.held, at),
+            statistics.median(w.in_use for w in self.weights) / 2**20 if self.weights else math.nan,
             self.answers,
             self.excused,
             (cpu - self.cpu) * 1000 / self.answers if self.answers else math.nan,
@@ -98,11 +115,10 @@ class Judged:
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
-    """By how much y grows with x, by least squares."""
-    x_mean = statistics.fmean(x for x, _ in points)
-    y_mean = statistics.fmean(y for _, y in points)
-    spread = sum((x - x_mean) ** 2 for x, _ in points)
-    return sum((x - x_mean) * (y - y_mean) for x, y in points) / spread if spread else 0.0
+    """By how much y grows with x: the median between any two points (Theil and Sen)."""
+    pairs = combinations(points, 2)
+    slopes = [(y2 - y1) / (x2 - x1) for (x1, y1), (x2, y2) in pairs if x1 != x2]
+    return statistics.median(slopes) if slopes else math.nan
 
 
 def settled(notes: Sequence[Note]) -> Sequence[Note]:
@@ -113,7 +129,7 @@ def settled(notes: Sequence[Note]) -> Sequence[Note]:
     return notes[max(1, len(notes) // 5) :]
 
 
-def verdict(notes: Sequence[Note], held: Sequence[Held], wrong: int) -> list[Judged]:
+def verdict(notes: Sequence[Note], weights: Sequence[Weight], wrong: int) -> list[Judged]:
     """Whether it stayed as it was."""
     calm = settled(notes)
     third = max(1, len(calm) // 3)
@@ -122,7 +138,7 @@ def verdict(notes: Sequence[Note], held: Sequence[Held], wrong: int) -> list[Jud
     more = calm[-1].held.rss - calm[0].held.rss
     fds = after.descriptors - before.descriptors
     return [
-        in_a_day(held),
+        left_behind(weights),
         Judged("memory, last minute less first settled one (MiB)", more, RSS_MORE),
         Judged("p50 of whole answers, last third / first third", slowed(first, last), SLOWER),
         Judged("file descriptors, last third less first", fds, FDS_MORE),
@@ -132,18 +148,13 @@ def verdict(notes: Sequence[Note], held: Sequence[Held], wrong: int) -> list[Jud
     ]
 
 
-def in_a_day(held: Sequence[Held]) -> Judged:
-    """What memory would grow by in a day, by its slope in the second half.
-
-    At most what the noise of that half would make of it, for a process without any leak goes up and
-    down by that much.
-    """
-    half = [each for each in held if each.at >= held[-1].at / 2]
-    seconds = max(half[-1].at - half[0].at, 1e-9)
-    grows = slope([(each.at, each.rss) for each in half]) * DAY
-    return Judged(
-        "memory in 24 h, by its slope in the second half (MiB)", grows, RSS_NOISE * DAY / seconds
-    )
+def left_behind(weights: Sequence[Weight]) -> Judged:
+    """Bytes that each answer of the second half has left, seen at moments that were not busy."""
+    half = [each for each in weights if each.answers >= weights[-1].answers / 2]
+    usual = statistics.median(each.under_way for each in half)
+    left = slope([(each.answers, each.in_use) for each in half if each.under_way <= usual])
+    answers = max(half[-1].answers - half[0].answers, 1)
+    return Judged("bytes in use that an answer leaves", left, max(LEFT_BEHIND, NOISE / answers))
 
 
 def slowed(first: Sequence[Note], last: Sequence[Note]) -> float:

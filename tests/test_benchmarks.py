@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import ExitStack, asynccontextmanager
@@ -29,7 +30,7 @@ from benchmarks.scenarios import BY_NAME, ECHOED, IDLE, TABLE, TOKEN, Scenario
 from benchmarks.servers.least import BareApp
 from benchmarks.soak import soak_tables
 from benchmarks.targets import Target
-from benchmarks.verdict import Held, Note, verdict
+from benchmarks.verdict import Held, Note, Weight, left_behind, verdict
 from tests.servers.web import serving
 
 CALLING = [scenario for scenario in TABLE if scenario.calls]
@@ -239,41 +240,60 @@ def test_every_answer_of_a_soak_is_right_while_servers_die(tmp_path: Path) -> No
     assert dict(judged.rows)["wrong answers"][0] == 0, problems
     assert dict(happened.rows)["an MCP server is killed in mid-call"] == [1]
     assert len(minutes.rows) == 10
+    in_use = [float(str(figures[1])) for _, figures in minutes.rows]
+    assert all(20 < mib < 200 for mib in in_use)
 
 
-def notes(rss: Sequence[float], p50: Sequence[float]) -> tuple[list[Note], list[Held]]:
+def notes(rss: Sequence[float], p50: Sequence[float]) -> list[Note]:
     """A soak whose memory and latency went like this, and all else stayed."""
     held = [Held(60.0 * (n + 1), mib, 30, 6, 4) for n, mib in enumerate(rss)]
     spreads = [Spread(ms, ms, ms) for ms in p50]
     return [
-        Note(h, 100, 0, 1.0, s, Spread(1, 1, 1)) for h, s in zip(held, spreads, strict=True)
-    ], held
+        Note(h, 60, 100, 0, 1.0, s, Spread(1, 1, 1)) for h, s in zip(held, spreads, strict=True)
+    ]
+
+
+def weights(left: float, noise: float = 0) -> list[Weight]:
+    """What is in use while each answer leaves so many bytes; `noise` is what is under way."""
+    dice = random.Random(1)
+    answers = range(0, 300_000, 2_500)
+    return [Weight(n, int(60e6 + left * n + dice.gauss(0, noise)), 20) for n in answers]
 
 
 FLAT = [90, 100, 100.2, 100.1, 100, 100.2, 100.1, 100, 100.2, 100.1]
+BUSY = 400_000
+"""Bytes by which what is under way differs from moment to moment."""
 
 
 @pytest.mark.parametrize(
-    ("rss", "p50", "missed"),
+    ("rss", "p50", "weighed", "missed"),
     [
-        (FLAT, [2.0] * 10, []),
-        ([90, *range(100, 109)], [2.0] * 10, ["memory in 24 h", "memory, last"]),
-        ([90, 95, 100, *[105.1] * 7], [2.0] * 10, ["memory, last"]),
-        (FLAT, [1, 2, 2, 2, 2, 2, 2, 3, 3, 3], ["p50"]),
+        (FLAT, [2.0] * 10, weights(0, BUSY), []),
+        (FLAT, [2.0] * 10, weights(10.24, BUSY), ["bytes in use"]),
+        ([90, *range(100, 109)], [2.0] * 10, weights(0), ["memory, last"]),
+        ([90, 95, 100, *[105.1] * 7], [2.0] * 10, weights(0), ["memory, last"]),
+        (FLAT, [1, 2, 2, 2, 2, 2, 2, 3, 3, 3], weights(0), ["p50"]),
     ],
-    ids=["flat", "leaks", "jumps", "slows"],
+    ids=["flat", "leaks into holes", "grows", "jumps", "slows"],
 )
 def test_a_soak_is_judged_by_what_grows(
-    rss: list[float], p50: list[float], missed: list[str]
+    rss: list[float], p50: list[float], weighed: list[Weight], missed: list[str]
 ) -> None:
-    judged = verdict(*notes(rss, p50), wrong=0)
+    judged = verdict(notes(rss, p50), weighed, wrong=0)
     found = [each.what for each in judged if not each.met]
     assert len(found) == len(missed)
     assert all(what.startswith(words) for what, words in zip(found, missed, strict=True))
 
 
+def test_busy_moments_are_no_leak() -> None:
+    weighed = weights(0)
+    calm, busy = weighed[:90], [Weight(w.answers, w.in_use + 2**23, 200) for w in weighed[90:]]
+    assert left_behind([*calm, *busy]).met
+    assert not left_behind([*calm, *[replace(each, under_way=20) for each in busy]]).met
+
+
 def test_a_soak_with_a_wrong_answer_has_failed() -> None:
-    judged = verdict(*notes(FLAT, [2.0] * 10), wrong=1)
+    judged = verdict(notes(FLAT, [2.0] * 10), weights(0), wrong=1)
     assert [each.what for each in judged if not each.met] == ["wrong answers"]
 
 
