@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from typing import Any, Literal
@@ -97,11 +98,15 @@ class Declined(SourceRefused):
 
 def client_info() -> Json:
     """How the bridge introduces itself."""
+    return {"name": "mcp-bridge", "version": own_version()}
+
+
+@cache  # it is read from a file, which leaves circles of objects
+def own_version() -> str:
     try:
-        number = version("mcp-bridge")
+        return version("mcp-bridge")
     except PackageNotFoundError:
-        number = "0"
-    return {"name": "mcp-bridge", "version": number}
+        return "0"
 
 
 class Session:
