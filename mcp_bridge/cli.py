@@ -528,9 +528,9 @@ def call(
     """Call one TOOL and print what a model would read.
 
     TOOL is a name that `mcp-bridge tools` lists. Arguments are KEY=VALUE pairs, whose values become
-    numbers and so on where the tool's schema says so, or KEY:=JSON pairs, or one JSON object. They
-    are checked against the schema before anything is called. Progress goes to standard error. With
-    --json, the raw result of the MCP server.
+    numbers and so on where the tool's schema says so, or KEY:=JSON pairs; --arguments takes them as
+    one JSON object. They are checked against the schema before anything is called. Progress goes to
+    standard error. With --json, the raw result of the MCP server.
 
     \b
     Exit codes:

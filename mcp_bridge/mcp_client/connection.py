@@ -12,8 +12,8 @@ waits for it, leaves the transport, and begins again. While it repairs, the last
 (state `degraded`, S14), and a call waits a few seconds for the repair instead of failing.
 
 A call that failed is sent again once, and only when that is safe (L22): when it was never sent, or
-when its tool says that it may be repeated. Otherwise the caller is told that nobody knows whether
-it took effect.
+when its tool says that it may be repeated. Otherwise, and when it could not be repeated, the caller
+is told that nobody knows whether it took effect.
 
 A first connect that finds out which transport and which protocol era work remembers both.
 """
@@ -338,10 +338,21 @@ class Connection:
             except SourceError as exc:
                 if not await self._may_be_sent_again(exc, session, method, params, patience):
                     raise
-            session = self._alive() or await self._repaired(context, patience)
-            return await session.ask(method, params, context, patience)
+                in_doubt = isinstance(exc, OutcomeUnknown) and self._changes_things(method, params)
+            try:
+                session = self._alive() or await self._repaired(context, patience)
+                return await session.ask(method, params, context, patience)
+            except SourceUnavailable as exc:
+                if not in_doubt:
+                    raise
+                raise not_repeated(exc) from exc
         finally:
             self.let_go()
+
+    def _changes_things(self, method: str, params: Json) -> bool:
+        """Whether it matters that a request was sent, though nobody answered."""
+        tool = self._by_name.get(params["name"]) if method == "tools/call" else None
+        return tool is not None and not tool.read_only
 
     async def _may_be_sent_again(
         self, exc: SourceError, session: Session, method: str, params: Json, patience: Patience
@@ -827,6 +838,12 @@ def wait_before(attempt: int) -> float:
 
 def patience_of(timeout: float, settings: McpServer) -> Patience:
     return Patience(timeout, max(timeout, settings.max_timeout))
+
+
+def not_repeated(exc: SourceUnavailable) -> OutcomeUnknown:
+    """What is said of a call that may have taken effect, and could not be sent again."""
+    words = f"{exc.message}; whether the call took effect before is unknown"
+    return OutcomeUnknown(exc.source, words)
 
 
 def in_words(exc: BaseException) -> str:

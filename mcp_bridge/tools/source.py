@@ -42,9 +42,14 @@ class Tool:
         return isinstance(annotations, dict) and annotations.get(name) is True
 
     @property
+    def read_only(self) -> bool:
+        """Whether calling it changes nothing."""
+        return self.hint("readOnlyHint")
+
+    @property
     def repeatable(self) -> bool:
         """Whether calling it twice does no more than calling it once (L22)."""
-        return self.hint("readOnlyHint") or self.hint("idempotentHint")
+        return self.read_only or self.hint("idempotentHint")
 
 
 class Answerer(Protocol):

@@ -33,6 +33,7 @@ from mcp_bridge.mcp_client.connection import (
     Connection,
     OnChange,
     State,
+    not_repeated,
 )
 from mcp_bridge.mcp_client.jsonrpc import ConnectionLost
 from mcp_bridge.mcp_client.listing import Listing
@@ -226,14 +227,17 @@ class Mirrored(Connection):
 
     async def call(self, name: str, arguments: Json, context: CallContext) -> Json:
         tool = self._by_name.get(name)
+        repeatable, read_only = (tool.repeatable, tool.read_only) if tool else (False, False)
         params: Json = {"name": name, "arguments": arguments}
-        return await self._ask("call", params, context, tool is not None and tool.repeatable)
+        return await self._ask("call", params, context, repeatable, read_only)
 
     async def request(self, method: str, params: Json, context: CallContext) -> Json:
         sent = {"method": method, "params": params}
-        return await self._ask("request", sent, context, repeatable=True)
+        return await self._ask("request", sent, context, repeatable=True, read_only=True)
 
-    async def _ask(self, method: str, params: Json, context: CallContext, repeatable: bool) -> Json:
+    async def _ask(
+        self, method: str, params: Json, context: CallContext, repeatable: bool, read_only: bool
+    ) -> Json:
         """Ask; a second time when the keeper ended meanwhile and that is safe (L22)."""
         self.take()
         try:
@@ -242,6 +246,11 @@ class Mirrored(Connection):
             except OutcomeUnknown:
                 if not repeatable:
                     raise
-            return await self._keeper.ask(self.name, method, params, context)
+            try:
+                return await self._keeper.ask(self.name, method, params, context)
+            except SourceUnavailable as exc:
+                if read_only:
+                    raise
+                raise not_repeated(exc) from exc
         finally:
             self.let_go()

@@ -269,6 +269,22 @@ async def test_a_call_that_may_be_repeated_is_repeated_once(tmp_path: Path) -> N
     assert len([e for e in entries(log) if "executed" in e]) == 2
 
 
+@pytest.mark.parametrize(
+    ("tool", "expected"), [("set_and_die", OutcomeUnknown), ("read_and_die", SourceUnavailable)]
+)
+async def test_a_call_that_cannot_be_repeated_may_have_taken_effect_if_it_changes_things(
+    tmp_path: Path, tool: str, expected: type[SourceError]
+) -> None:
+    program = tmp_path / "server"
+    program.symlink_to(sys.executable)
+    settings = scripted(log=tmp_path / "log").model_copy(update={"command": str(program)})
+    async with running(settings) as watch:
+        program.unlink()
+        with pytest.raises(expected, match="x is not connected"):
+            await watch.call(tool)
+    assert len([e for e in entries(tmp_path / "log") if "executed" in e]) == 1
+
+
 async def test_an_idle_server_that_dies_is_noticed_and_its_tools_stay() -> None:
     async with running(scripted()) as watch:
         before = names(watch.connection)

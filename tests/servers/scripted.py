@@ -81,7 +81,7 @@ def call(request_id: Any, params: dict[str, Any]) -> None:
         case "die":
             log({"executed": "die"})
             os._exit(3)
-        case "read_and_die" | "die_once":
+        case "read_and_die" | "set_and_die" | "die_once":
             flag = (LOG or "") + ".died"
             log({"executed": name})
             if not os.path.exists(flag):
@@ -172,6 +172,7 @@ def tool(name: str, **more: Any) -> dict[str, Any]:
 def tools() -> list[Any]:
     found: list[Any] = [tool(name, **{"x-vendor": {"kept": True}}) for name in NAMES]
     found.append(tool("read_and_die", annotations={"readOnlyHint": True}))
+    found.append(tool("set_and_die", annotations={"idempotentHint": True}))
     found += [tool(name) for name in EXTRA]
     if "bad-tools" in BEHAVIOURS:
         found += [

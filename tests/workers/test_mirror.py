@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from mcp_bridge.config.settings import McpServer
-from mcp_bridge.errors import SourceUnavailable
+from mcp_bridge.errors import OutcomeUnknown, SourceError, SourceUnavailable
 from mcp_bridge.mcp_client.connection import State
 from mcp_bridge.tools.source import CallContext
 from mcp_bridge.types import Json
@@ -113,6 +113,30 @@ async def test_one_that_is_disabled_says_so() -> None:
 async def test_a_call_without_a_keeper_says_that_nothing_was_done() -> None:
     async with mirrored(Keeper()) as (shown, _):
         with pytest.raises(SourceUnavailable, match="being restarted"):
+            await shown.call("echo", {}, CallContext())
+
+
+class Ending(Keeper):
+    """A keeper that ends with the first question, and does not come back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._answers: list[SourceError] = [OutcomeUnknown("x", "x"), SourceUnavailable("x", "x")]
+
+    async def ask(self, server: str, method: str, params: Json, context: CallContext) -> Json:
+        raise self._answers.pop(0)
+
+
+@pytest.mark.parametrize(
+    ("hint", "expected"), [("idempotentHint", OutcomeUnknown), ("readOnlyHint", SourceUnavailable)]
+)
+async def test_a_call_that_cannot_be_repeated_may_have_taken_effect_if_it_changes_things(
+    hint: str, expected: type[SourceError]
+) -> None:
+    keeper = Ending()
+    async with mirrored(keeper) as (shown, _):
+        keeper.greet({"x": known("connected", {**ECHO, "annotations": {hint: True}})})
+        with pytest.raises(expected):
             await shown.call("echo", {}, CallContext())
 
 
