@@ -4,15 +4,14 @@ Beside its data an event may carry an id and a time, with which a stream that br
 again where it was (`Last-Event-ID`). An id counts when its event is complete.
 """
 
-from dataclasses import dataclass
-
 from mcp_bridge.sse import EventLines
+from mcp_bridge.types import frozen
 
 LONGEST_RETRY = 10
 """More digits of milliseconds are no time that anybody means."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Event:
     """One event. Its data may be empty: such ones only carry an id."""
 

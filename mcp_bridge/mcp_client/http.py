@@ -14,8 +14,9 @@ crosses with that is lost, and whether it took effect is not known; so ours are 
 import asyncio
 import ssl
 from base64 import b64encode
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from typing import TypeVar
 
 import anyio
@@ -44,6 +45,7 @@ LINGER_SECONDS = 1.0
 REFUSAL_SECONDS = 5.0
 MOST_OF_A_REFUSAL = 1_000_000
 MAX_REDIRECTS = 5
+KNOWN_URLS = 16
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 KEEP_THE_METHOD = frozenset({307, 308})
@@ -141,7 +143,8 @@ class Reply:
         """`silence`: the seconds that may pass between two pieces of the body; None: any."""
         response = request.response
         self._request = request
-        self._read = decoded(response.read, response.headers.get("content-encoding", ""))
+        encoding = response.headers.get("content-encoding")
+        self._read = decoded(response.read, encoding) if encoding else response.read
         self._silence = silence
         self._lingers = False
         self.url = url
@@ -197,7 +200,8 @@ class Reply:
             ConnectionLost: it broke off.
         """
         try:
-            return await within(self._silence, self._read)
+            piece = self._read()
+            return await (piece if self._silence is None else within(self._silence, piece))
         except (*FAILURES, TimeoutError) as exc:
             raise lost(exc, self.url, begun=True) from None
 
@@ -214,16 +218,14 @@ class Reply:
             asyncio.get_running_loop().call_later(LINGER_SECONDS, response.close)
 
 
-async def within(seconds: float | None, wait: Callable[[], Awaitable[T]]) -> T:
+async def within(seconds: float, wait: Awaitable[T]) -> T:
     """What is waited for.
 
     Raises:
         TimeoutError: it took longer.
     """
-    if seconds is None:
-        return await wait()
     async with asyncio.timeout(seconds):
-        return await wait()
+        return await wait
 
 
 class Client:
@@ -240,6 +242,7 @@ class Client:
         self._proxy = proxy_of(name, url)
         self._silence = settings.max_timeout + SILENT_SECONDS
         self._cookies = Cookies()
+        self._text_of = lru_cache(KNOWN_URLS)(str)
         self._pools = {self.url.origin(): self._pool(self.url)}
 
     def headers(self, more: Mapping[str, str]) -> dict[str, str]:
@@ -281,16 +284,18 @@ class Client:
         body: bytes | None,
         silence: float | None,
     ) -> Reply:
-        where = str(url)
+        where = self._text_of(url)
         try:
             lines = header_lines((*headers.items(), *self._cookies.for_url(where)))
             pool = self._pools.get(url.origin()) or self._pools.setdefault(
                 url.origin(), self._pool(url)
             )
-            request = await within(silence, lambda: pool.send(method, where, lines, body))
+            answer = pool.send(method, where, lines, body)
+            request = await (answer if silence is None else within(silence, answer))
         except (*FAILURES, TimeoutError) as exc:
             raise lost(exc, url) from None
-        self._cookies.take(where, request.response.raw_headers)
+        if "set-cookie" in request.response.headers:
+            self._cookies.take(where, request.response.raw_headers)
         return Reply(request, url, silence)
 
     def _pool(self, url: URL) -> Pool:

@@ -181,8 +181,10 @@ class Streamable(Dispatcher[TransportContext]):
             self._version = None
         else:
             self._version = more.get(MCP_PROTOCOL_VERSION_HEADER, self._version)
-        named = {name.lower(): value for name, value in more.items()}
-        return {**self._in_session(self._posted), **named}
+        headers = self._in_session(self._posted)
+        for name, value in more.items():
+            headers[name.lower()] = value
+        return headers
 
     def _in_session(self, headers: dict[str, str]) -> dict[str, str]:
         headers = headers.copy()

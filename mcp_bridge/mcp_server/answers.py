@@ -15,9 +15,10 @@ from mcp_bridge.mcp_server.reading import Refused, message_of
 from mcp_bridge.mcp_server.session import Session, nowhere
 from mcp_bridge.mcp_server.sessions import HttpSession
 from mcp_bridge.mcp_server.visit import Visit
+from mcp_bridge.types import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Answer:
     """What a request is answered with; `error` is the code of one."""
 
@@ -75,7 +76,8 @@ class Batch:
         with ExitStack() as stack:
             stack.callback(alone.close)
             if self.session is not None:
-                stack.enter_context(self.session.running(client, request.id))
+                self.session.begun(client, request.id)
+                stack.callback(self.session.over, client)
             else:
                 self._clients.append(client)
             answer = await answer_of(self.facade, client, request)

@@ -23,6 +23,7 @@ from mcp_types import (
 )
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
+from mcp_bridge.clock import Clock
 from mcp_bridge.errors import BridgeError, SourceRefused
 from mcp_bridge.mcp_client.jsonrpc import Id
 from mcp_bridge.mcp_server.session import Send, Session
@@ -87,7 +88,7 @@ class Client:
         self.request_id = request_id
         self.protocol_version = protocol_version
         self.modern = protocol_version in MODERN_PROTOCOL_VERSIONS
-        self.scope = anyio.CancelScope()
+        self.scope = Clock()
         self._stopped: MCPError | None = None
 
     def stop(self, reason: MCPError) -> None:

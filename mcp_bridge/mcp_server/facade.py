@@ -18,6 +18,7 @@ The transports: streamable.py for streamable HTTP, and sdk.py for connections th
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -34,6 +35,7 @@ from mcp_types.version import (
     MODERN_PROTOCOL_VERSIONS,
 )
 
+from mcp_bridge import exact
 from mcp_bridge.bridge import Bridge
 from mcp_bridge.errors import BridgeError, RequestError, SourceError, SourceRefused
 from mcp_bridge.mcp_client.connection import Connection
@@ -85,6 +87,10 @@ of it: for the others, any time to live is a time in which they call what is gon
 STOPPING_SECONDS = 0.5
 LEVEL_SECONDS = 5.0
 """How long a client waits for servers to hear of a new log level."""
+
+CACHED_FORMS = 256
+LONGEST_FORM = 2000
+"""Bytes of a call without its arguments; of longer ones nothing is kept."""
 
 Send = Callable[[CallContext], Awaitable[Json]]
 Answer = Callable[[Client, Json], Awaitable[Json]]
@@ -139,8 +145,8 @@ class Facade:
             MCPError: it is refused, or a server has refused it.
             ValidationError: its params have not the form that its protocol version demands.
         """
-        check(client.protocol_version, method, params)
         try:
+            check(client.protocol_version, method, params)
             with client.scope:
                 self._open.add(client)
                 try:
@@ -374,12 +380,12 @@ class Facade:
     def _asks_in_between(self, source: ToolSource, client: Client, answerer: Answerer) -> bool:
         """Whether questions come while the call runs, and not as its result: a server of the old
         era asks so, and the bridge answers so what the client of the new one does not."""
-        if not isinstance(source, Connection) or not answerer.capabilities():
+        if not isinstance(source, Connection) or not (able := answerer.capabilities()):
             return False
         if source.protocol_version not in MODERN_PROTOCOL_VERSIONS:
             return True
         by_bridge = self._bridge.settings.sampling.answer == "bridge"
-        return by_bridge or not answerer.capabilities().keys() <= client.capabilities.keys()
+        return by_bridge or not able.keys() <= client.capabilities.keys()
 
     # Log messages.
 
@@ -425,6 +431,22 @@ def check(version: str, method: str, params: Json) -> None:
         MCPError: the version has no such method.
         ValidationError: it has not.
     """
+    if method == "tools/call" and isinstance(params.get("arguments"), dict):
+        form = exact.encode({**params, "arguments": None})
+        if len(form) <= LONGEST_FORM and form.find(b'"progressToken"') < 0:
+            check_form(version, form)
+            return
+    check_whole(version, method, params)
+
+
+@lru_cache(CACHED_FORMS)
+def check_form(version: str, form: bytes) -> None:
+    """The same for a call without its arguments, which may be any object: what clients say beside
+    them they nearly always have said before. What is refused is looked at again each time."""
+    check_whole(version, "tools/call", exact.loads(form))
+
+
+def check_whole(version: str, method: str, params: Json) -> None:
     if method in SPEC_CLIENT_METHODS:
         try:
             validate_client_request(method, version, params)

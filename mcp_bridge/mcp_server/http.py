@@ -27,11 +27,12 @@ class Fields(dict[str, str]):
     """The names of fields that came more than once."""
 
     def __init__(self, raw: RawHeaders) -> None:
-        given = [(k.decode("latin-1"), v.decode("latin-1").strip(" \t")) for k, v in raw]
-        super().__init__(reversed(given))
+        super().__init__(
+            {k.decode("latin-1"): v.decode("latin-1").strip(" \t") for k, v in reversed(raw)}
+        )
         self.repeated = frozenset()
-        if len(self) < len(given):
-            counted = Counter(name for name, _ in given)
+        if len(self) < len(raw):
+            counted = Counter(name.decode("latin-1") for name, _ in raw)
             self.repeated = frozenset(name for name, count in counted.items() if count > 1)
 
 

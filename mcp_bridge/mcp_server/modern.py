@@ -38,7 +38,7 @@ def check_envelope(request: JSONRPCRequest, fields: Fields) -> None:
     Raises:
         Refusal: its envelope or one of its headers is missing, or says something else.
     """
-    for name in sorted(ROUTING & fields.repeated):
+    for name in sorted(ROUTING & fields.repeated) if fields.repeated else ():
         message = f"{name} header appears more than once"
         raise Refusal(400, HEADER_MISMATCH, message, request_id=request.id)
     body = {"method": request.method, "params": request.params}

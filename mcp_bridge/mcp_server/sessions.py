@@ -8,8 +8,6 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import anyio
 from mcp.shared.exceptions import MCPError
@@ -57,24 +55,21 @@ class HttpSession(Session):
         self._running: dict[Client, Id] = {}  # so, for a client may use a number twice
         self._stream: tuple[EventStream, anyio.CancelScope] | None = None
 
-    @contextmanager
-    def used(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         """It is not idle until this is left."""
         self.users += 1
-        try:
-            yield
-        finally:
-            self.users -= 1
-            self.idle_since = time.monotonic()
 
-    @contextmanager
-    def running(self, client: Client, number: Id) -> Iterator[None]:
-        """A request of this number runs, and may be cancelled, until this is left."""
+    def __exit__(self, *exc: object) -> None:
+        self.users -= 1
+        self.idle_since = time.monotonic()
+
+    def begun(self, client: Client, number: Id) -> None:
+        """A request of this number runs, and may be cancelled, until it is over."""
         self._running[client] = key_of(number)
-        try:
-            yield
-        finally:
-            del self._running[client]
+
+    def over(self, client: Client) -> None:
+        """The request of that client is over."""
+        del self._running[client]
 
     def cancel(self, number: object) -> None:
         """The client no longer wants the answer to one of its requests."""

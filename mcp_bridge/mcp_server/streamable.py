@@ -18,8 +18,6 @@ before anybody can be asked is a Refusal with its HTTP status; everything later 
 
 import logging
 from collections.abc import Mapping
-from contextlib import closing
-from dataclasses import dataclass
 
 import anyio
 import anyio.abc
@@ -49,6 +47,7 @@ from mcp_bridge.mcp_server.reading import Refused, message_of, parts_of, value_o
 from mcp_bridge.mcp_server.session import Session, nowhere
 from mcp_bridge.mcp_server.sessions import HttpSession, Sessions
 from mcp_bridge.mcp_server.visit import Visit
+from mcp_bridge.types import frozen
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +56,7 @@ NO_STATUSES: Mapping[int, int] = {}
 """In the old era each answer to a request is 200, errors too."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Incoming:
     """One HTTP request."""
 
@@ -96,19 +95,19 @@ class Streamable:
     async def _modern(self, incoming: Incoming, version: str) -> None:
         if incoming.scope["method"] != "POST":
             raise not_allowed("POST")
-        match message_in(await self._value(incoming)):
-            case JSONRPCRequest() as request:
-                check_envelope(request, incoming.fields)
-                if request.method == "tools/call":
-                    offer = self._facade.offers.of(incoming.visit)
-                    check_arguments(request, offer, incoming.scope)
-                await self._answer_alone(incoming, version, request, ERROR_CODE_HTTP_STATUS)
-            case JSONRPCNotification():
-                # This version has none that needs anything done: closing the connection cancels.
-                check_version(version)
-                await respond(incoming.send, 202, b"")
-            case _:
-                raise Refusal(400, INVALID_REQUEST, "there is no request that this answers")
+        message = message_in(await self._value(incoming))
+        if isinstance(message, JSONRPCRequest):
+            check_envelope(message, incoming.fields)
+            if message.method == "tools/call":
+                offer = self._facade.offers.of(incoming.visit)
+                check_arguments(message, offer, incoming.scope)
+            await self._answer_alone(incoming, version, message, ERROR_CODE_HTTP_STATUS)
+        elif isinstance(message, JSONRPCNotification):
+            # This version has none that needs anything done: closing the connection cancels.
+            check_version(version)
+            await respond(incoming.send, 202, b"")
+        else:
+            raise Refusal(400, INVALID_REQUEST, "there is no request that this answers")
 
     # The old era.
 
@@ -132,11 +131,11 @@ class Streamable:
         if not accepts(incoming.fields)[1]:
             raise not_acceptable("text/event-stream")
         session = needed(session)
-        with session.used():
+        with session:
             await session.hear(incoming.receive, incoming.send, self.rhythm)
 
     async def _in_session(self, incoming: Incoming, session: HttpSession) -> None:
-        with session.used():
+        with session:
             value = await self._value(incoming)
             if isinstance(value, list):
                 await self._answer_batch(incoming, session, session.protocol_version, value)
@@ -166,7 +165,7 @@ class Streamable:
         session = self.sessions.open(incoming.visit)
         opened = False
         try:
-            with session.used():
+            with session:
                 opened = await self._answer_in_session(incoming, session, request)
         finally:
             if not opened:
@@ -198,9 +197,13 @@ class Streamable:
         exchange = self._exchange(incoming, session)
         version = session.protocol_version or LATEST_HANDSHAKE_VERSION
         client = client_of(incoming.visit, session, exchange, version, request)
-        with exchange, session.running(client, request.id):
+        session.begun(client, request.id)
+        try:
             answer = await answer_of(self._facade, client, request)
             await exchange.finish(answer.text)
+        finally:
+            session.over(client)
+            exchange.close()
         return answer.error is None
 
     async def _answer_batch(
@@ -234,14 +237,22 @@ class Streamable:
         exchange = self._exchange(incoming, None)
         client = client_of(incoming.visit, session, exchange, version, request)
         exchange.when_left = client.leave
-        with exchange, closing(session):
+        try:
             answer = await answer_of(self._facade, client, request)
             await exchange.finish(answer.text, statuses.get(answer.error or 0, 200))
+        finally:
+            exchange.close()
+            session.close()
 
     def _exchange(self, incoming: Incoming, session: HttpSession | None) -> Exchange:
         questions, headers = (session.questions, session.headers) if session else (None, ())
         return Exchange(
-            incoming.receive, incoming.send, self._tasks, self.rhythm, questions, headers
+            incoming.receive,
+            incoming.send,
+            self._tasks,
+            self.rhythm,
+            questions,
+            headers,
         )
 
     # What comes in.

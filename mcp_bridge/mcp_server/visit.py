@@ -7,7 +7,6 @@ server's is changed, for everybody alike: a tool or a prompt becomes `server__na
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from urllib.parse import quote
@@ -21,7 +20,7 @@ from mcp_bridge.mcp_client.connection import Connection
 from mcp_bridge.mcp_server.messages import Written
 from mcp_bridge.policy.access import Selection, named, of_toolset, selections_of
 from mcp_bridge.tools.catalog import Entry, View, legal
-from mcp_bridge.types import Caller, Json
+from mcp_bridge.types import Caller, Json, frozen
 
 SCHEME = "mcp-bridge"
 CACHED_OFFERS = 256
@@ -31,7 +30,7 @@ PAGE = 1000
 """Items of a list in one answer: more than most clients ever have, for some never ask for more."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Visit:
     """Who came in through which URL."""
 
@@ -43,7 +42,7 @@ VISIT: ContextVar[Visit] = ContextVar("mcp_bridge_visit")
 """The visit that the running code belongs to. The SDK carries it into every handler (sdk.py)."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Place:
     """Where something is: a prompt, a resource or a template of one server, by its own name."""
 

@@ -424,6 +424,17 @@ async def test_what_is_under_way_when_the_bridge_stops_is_answered() -> None:
     assert "stopping" in answers[0].json()["error"]["message"]
 
 
+@every_way
+async def test_a_call_of_the_wrong_form_is_refused_as_often_as_it_comes(way: str) -> None:
+    async with visitor(way, a=one()) as client:
+        refused = [await client.ask("tools/call", {"arguments": {}}) for _ in range(2)]
+        taken = [
+            await client.ask("tools/call", {"name": "one", "arguments": a}) for a in ({}, {"n": 1})
+        ]
+    assert [response.json()["error"]["code"] for response in refused] == [-32602, -32602]
+    assert all(response.json()["result"]["content"] == text("1")["content"] for response in taken)
+
+
 async def test_a_handshake_that_fails_leaves_no_session() -> None:
     async with visitor("alone", a=one()) as client:
         bad = request("initialize", {"protocolVersion": OLD})
