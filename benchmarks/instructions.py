@@ -9,6 +9,7 @@ and subtracted.
 import asyncio
 import gc
 import json
+import math
 import os
 import re
 import shutil
@@ -25,12 +26,12 @@ from pathlib import Path
 import anyio.to_thread
 import uvicorn
 
-from benchmarks import inference, targets
-from benchmarks.load import carry_out
+from benchmarks import door, inference, targets
+from benchmarks.load import Plan, carry_out
 from benchmarks.measure import plan_for
 from benchmarks.processes import CLEAN, ROOT, free_port, get, python
 from benchmarks.report import Table, ratio
-from benchmarks.scenarios import BY_NAME, KEY, Scenario
+from benchmarks.scenarios import BY_NAME, ECHOED, KEY
 from benchmarks.servers.least import fastapi_app
 from benchmarks.suite import DIRECT, OURS, TITLES, YARDSTICK, progress
 from benchmarks.targets import Target
@@ -48,6 +49,7 @@ WARM_UP, COUNTED = 5, 10
 OUT = "callgrind.out"
 PATIENCE = 300
 CHUNK = "one more chunk"
+DOOR = "door"
 
 
 def instructions(folder: Path) -> Iterator[Table]:
@@ -95,7 +97,7 @@ def table_of(counted: Mapping[str, Mapping[str, int]]) -> Table:
     """Thousands of instructions for each answer, without the user and the inference server."""
     table = Table(
         "Instructions for one answer (thousands)",
-        [*(BY_NAME[name].title for name in CASES), CHUNK],
+        [*(BY_NAME[name].title for name in CASES), CHUNK, "a call through /mcp"],
     )
     rows = {name: figures(found) for name, found in counted.items()}
     for name, row in rows.items():
@@ -106,13 +108,16 @@ def table_of(counted: Mapping[str, Mapping[str, int]]) -> Table:
 
 
 def figures(found: Mapping[str, int]) -> list[float]:
-    """One row: each case, and what one more chunk of a stream takes."""
+    """One row: each case, one more chunk of a stream, and a tool call through `/mcp`."""
     each = {
         name: (found[name] - found[f"{DIRECT}-{without_calls(name)}"]) / COUNTED / 1000
         for name in CASES
     }
     more = BY_NAME["burst"].tokens - BY_NAME["streamed"].tokens
-    return [*each.values(), (each["burst"] - each["streamed"]) / more]
+    # The yardstick has no such door. What a user takes is about what one takes for a whole answer.
+    call = found.get(DOOR, math.nan) - found[f"{DIRECT}-whole"]
+    chunk = (each["burst"] - each["streamed"]) / more
+    return [*each.values(), chunk, call / COUNTED / 1000]
 
 
 def without_calls(name: str) -> str:
@@ -132,21 +137,20 @@ async def callgrind(*words: str) -> None:
     await told.wait()
 
 
-async def ask(target: Target, scenario: Scenario, count: int) -> None:
+async def ask(name: str, plan: Plan, count: int) -> None:
     """Ask so many times; the answers must be right."""
-    plan = replace(plan_for(target, scenario, users=1, count=count), patience=PATIENCE)
-    measured = await carry_out(plan)
+    measured = await carry_out(replace(plan, users=1, count=count, patience=PATIENCE))
     if measured.problems:
-        raise RuntimeError(f"{target.name}, {scenario.name}: {measured.problems}")
+        raise RuntimeError(f"{name}: {measured.problems}")
 
 
-async def count(name: str, target: Target, scenario: Scenario) -> None:
+async def count(name: str, plan: Plan) -> None:
     """Count the instructions of answers, into a dump of this name."""
-    await ask(target, scenario, WARM_UP)
+    await ask(name, plan, WARM_UP)
     gc.collect()
     gc.disable()  # when it runs is chance; what it costs is in the tables of CPU
     await callgrind("--instr=on")
-    await ask(target, scenario, COUNTED)
+    await ask(name, plan, COUNTED)
     await callgrind("--instr=off")
     await callgrind(f"--dump={name}")
     gc.enable()
@@ -159,9 +163,13 @@ async def count_all(target: Target, direct: Target) -> None:
         while not await anyio.to_thread.run_sync(answers, f"{root}/readyz"):  # noqa: ASYNC110
             await asyncio.sleep(0.05)  # nobody tells when its MCP servers are connected
         for name in CASES:
-            await count(name, target, BY_NAME[name])
+            await count(name, plan_for(target, BY_NAME[name], users=1, count=0))
         for name in {without_calls(name) for name in CASES}:
-            await count(f"{DIRECT}-{name}", direct, BY_NAME[name])
+            plan = plan_for(direct, BY_NAME[name], users=1, count=0)
+            await count(f"{DIRECT}-{name}", plan)
+        if target.name == OURS:
+            request = door.modern(target, "tools/call", door.call_of("a_echo"))
+            await count(DOOR, door.plan_of(target, request, ECHOED))
 
 
 def answers(url: str) -> bool:
