@@ -17,12 +17,14 @@ from mcp_bridge.types import Json
 router = APIRouter(tags=["health"])
 
 
+@router.head("/healthz", include_in_schema=False)  # as some load balancers ask
 @router.get("/healthz", response_model=Alive, summary="Alive?")
 async def healthz() -> Response:
     """200 whenever the process answers. It asks nobody, so it may be called often."""
     return json_response({"status": "ok"})
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get(
     "/readyz",
     response_model=Readiness,

@@ -201,6 +201,13 @@ async def test_healthz_is_open_and_asks_nobody() -> None:
         assert len(place.inference.requests) == before
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+async def test_a_probe_may_ask_for_the_head_alone(path: str) -> None:
+    async with bridged() as place:
+        asked, head = await get(place, path), await place.http.head(path)
+    assert (head.status_code, head.headers["content-type"]) == (200, asked.headers["content-type"])
+
+
 async def ready(place: Any, name: str | None = None) -> tuple[int, Json]:
     response = await get(place, "/readyz", name)
     return response.status_code, response.json()
