@@ -13,9 +13,13 @@ are missing.
 
 import argparse
 import asyncio
+import heapq
+import itertools
 import json
 import re
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -36,6 +40,9 @@ from benchmarks.scenarios import (
     Scenario,
     echo_of,
 )
+
+GOLDEN = 0.618034
+"""Parts of a circle that are this much apart are spread evenly, however many there are."""
 
 BURST_PIECE = 50
 """Chunks in one write of a burst."""
@@ -239,13 +246,53 @@ FAILURES = _failures()
 # HTTP
 
 
+class Pacer:
+    """Calls at exact times, and spreads streams evenly over the time between two chunks.
+
+    The timers of the event loop are whole milliseconds: the chunks of several streams would come at
+    once, and the later ones would wait for the earlier.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._changed = threading.Condition()
+        self._numbers = itertools.count()
+        self._streams = itertools.count()
+
+    def start(self) -> float:
+        """When the next stream begins: now, and a part of the pace later than the others."""
+        number = next(self._streams)
+        if number == 0:
+            threading.Thread(target=self._run, daemon=True).start()
+        return time.monotonic() + PACE_SECONDS * (number * GOLDEN % 1)
+
+    def call_at(self, when: float, call: Callable[[], None]) -> None:
+        with self._changed:
+            heapq.heappush(self._due, (when, next(self._numbers), call))
+            self._changed.notify()
+
+    def _run(self) -> None:
+        with self._changed:
+            while True:
+                wait = self._due[0][0] - time.monotonic() if self._due else None
+                if wait is None or wait > 0:
+                    self._changed.wait(wait)
+                    continue
+                _, _, call = heapq.heappop(self._due)
+                self._loop.call_soon_threadsafe(call)
+
+
 class Connection(asyncio.Protocol):
     """One connection of a client."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, answers: Answers, models: bytes) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, answers: Answers, models: bytes, pacer: Pacer
+    ) -> None:
         self._loop = loop
         self._answers = answers
         self._models = models
+        self._pacer = pacer
         self._parser = httptools.HttpRequestParser(self)
         self._url = b""
         self._body: list[bytes] = []
@@ -272,7 +319,7 @@ class Connection(asyncio.Protocol):
         found = MODEL.search(body)
         model = found[1] if found else b""
         if model == PACED.model.encode():
-            self._paced(PACED.tokens)
+            self._paced(self._pacer.start(), PACED.tokens)
         elif model == IDLE.model.encode():
             self._transport.write(STREAM + _chunk(_delta({"content": TOKEN})))
         elif model in FAILURES:
@@ -290,7 +337,7 @@ class Connection(asyncio.Protocol):
         if hang_up:
             self._transport.close()
 
-    def _paced(self, left: int) -> None:
+    def _paced(self, due: float, left: int) -> None:
         """Say how late it is, again and again."""
         if self._transport.is_closing():
             return
@@ -299,15 +346,16 @@ class Connection(asyncio.Protocol):
             return
         piece = _chunk(_delta({"content": f"{TOKEN}{time.monotonic_ns()};"}))
         self._transport.write(STREAM + piece if left == PACED.tokens else piece)
-        self._loop.call_later(PACE_SECONDS, self._paced, left - 1)
+        due += PACE_SECONDS
+        self._pacer.call_at(due, lambda: self._paced(due, left - 1))
 
 
 async def serve(port: int, host: str = "127.0.0.1") -> asyncio.Server:
     """Listen; the caller closes it."""
     loop = asyncio.get_running_loop()
-    answers, models = Answers(), _models()
+    answers, models, pacer = Answers(), _models(), Pacer(loop)
     return await loop.create_server(
-        lambda: Connection(loop, answers, models), host, port, backlog=4096
+        lambda: Connection(loop, answers, models, pacer), host, port, backlog=4096
     )
 
 
