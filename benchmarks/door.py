@@ -93,9 +93,11 @@ def calls(bench: Bench) -> Table:
         f"tools/call, {USERS} at a time",
         ["calls/s", "CPU per call (ms)", "of direct"],
         notes="CPU: of the bridge; in the rows of direct calls of the server. The one that is "
-        "behind over HTTP shares the bridge's core.",
+        "behind over HTTP shares the bridge's core, where nothing else is said.",
     )
-    with sdk_server() as sdk:
+    if not bench.quick:
+        apart(bench, table)
+    with sdk_server(cores()[0]) as sdk:
         direct = {era: direct_call(bench, sdk, era, table) for era in (MODERN, LEGACY)}
         if not bench.quick:
             with client(bench.folder) as process:
@@ -103,6 +105,25 @@ def calls(bench: Bench) -> Table:
                 clients(bench, process, table, sdk)
         through(bench, table, sdk, direct)
     return table
+
+
+def apart(bench: Bench, table: Table) -> None:
+    """A core for the bridge and one for the server behind it, which shares its with the load."""
+    with sdk_server(cores()[1]) as sdk:
+        tool, server = behind(sdk)[OVER_HTTP]
+        servers = {"a": {**server, "required": True}}
+        with targets.bridge(bench.folder, bench.direct, servers) as ours:
+            for era, make in ((MODERN, modern), (LEGACY, legacy)):
+                rates = []
+                for way, target in (("directly", sdk), ("through /mcp", ours)):
+                    what = f"SDK server over HTTP on another core, {way}, {era}"
+                    request = make(target, "tools/call", call_of(tool))
+                    cell = measured(bench, what, target, request, ECHOED)
+                    rates.append(cell.per_second)
+                    share = f"{rates[1] / rates[0]:.2f}" if len(rates) > 1 else None
+                    table.add(what, (cell.per_second, cell.cpu_ms, share))
+                what = f"direct calls/s, times those through /mcp {era}, a core for each"
+                bench.goal(what, rates[0] / rates[1], 1 / 0.7)
 
 
 def direct_call(bench: Bench, sdk: Target, era: str, table: Table) -> float:
@@ -158,11 +179,11 @@ def doors(ours: Target, tool: str) -> dict[str, Request]:
 
 
 @contextmanager
-def sdk_server() -> Generator[Target]:
-    """The SDK's server over HTTP, on the core of servers."""
+def sdk_server(on: set[int]) -> Generator[Target]:
+    """The SDK's server over HTTP, on these cores."""
     port = free_port()
     command = python("benchmarks.servers.sdk", "http", "--port", str(port))
-    with started(command, cores()[0]) as process:
+    with started(command, on) as process:
         target = Target("sdk", f"http://127.0.0.1:{port}/v1", process)
         _, headers, body = modern(target, "tools/list", {})
         await_url(f"http://127.0.0.1:{port}{PLACE}", process, headers, body)
