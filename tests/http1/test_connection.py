@@ -205,6 +205,8 @@ async def test_a_server_waits_while_nobody_reads() -> None:
     async with serving(talk) as site, pool_for(site.url) as pool:
         with anyio.fail_after(20):
             request = await pool.send("GET", site.url, b"")
+            for _ in range(1000):  # time enough for all of it to come
+                await anyio.lowlevel.checkpoint()
             read = 0
             while piece := await request.response.read():
                 read += len(piece)

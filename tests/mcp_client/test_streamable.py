@@ -457,6 +457,8 @@ async def test_a_lost_standing_stream_does_not_break_off_what_has_an_answer_of_i
     async def call(asked: Asked, pipe: Pipe) -> None:
         stream_is_refused.set()
         await refused.wait()
+        for _ in range(200):  # time enough to hear of it, and to give up
+            await anyio.lowlevel.checkpoint()
         await pipe.result(asked, "done")
 
     async with raw(call, stream=stream) as site:
