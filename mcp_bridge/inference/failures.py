@@ -14,6 +14,9 @@ from mcp_bridge.types import Json
 
 EXCERPT = 200
 MESSAGE_FIELDS = ("message", "detail", "msg", "title")
+OF_ERRORS = frozenset({"error", "object", "type"})
+"""Where an answer says that it is an error."""
+
 RELAYED = frozenset(
     {
         "openai-processing-ms",
@@ -65,6 +68,8 @@ def refused(
 
 def in_band(server: str, chunk: Json) -> InferenceError | None:
     """The error that an answer with status 200 carries, or None."""
+    if chunk.keys().isdisjoint(OF_ERRORS):  # as nearly all are
+        return None
     found = chunk.get("error")
     if not found and "error" not in (chunk.get("object"), chunk.get("type")):
         return None

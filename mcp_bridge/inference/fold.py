@@ -36,8 +36,6 @@ CALL_FIELDS = frozenset({"tool_calls", "function_call"})
 CHOICE_FIELDS = frozenset({"index", "delta", "message", "finish_reason", "usage"})
 FIRST_WINS = frozenset({"id", "created", "model"})
 NOT_ENVELOPE = frozenset({"choices", "usage", "object", "error"})
-OF_ERRORS = frozenset({"error", "object", "type"})
-"""Where an answer says that it is an error (`failures.in_band`)."""
 USUAL = FIRST_WINS | NOT_ENVELOPE
 
 
@@ -227,8 +225,6 @@ class Fold:
             self._chunks.append(chunk if alone else {**chunk, "choices": [choice]})
 
     def _check(self, said: Json) -> None:
-        if said.keys().isdisjoint(OF_ERRORS):
-            return
         if (error := in_band(self._server, said)) is not None:
             raise error
 
