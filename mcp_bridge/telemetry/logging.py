@@ -124,8 +124,12 @@ def _trace(record: logging.LogRecord) -> str | None:
     return "\n".join(part for part in parts if part) or None
 
 
-class Lines(logging.Formatter):
-    """What both formats share. `form` and `zone`: how a time is written, and where (None: here)."""
+class TextLines(logging.Formatter):
+    """`2026-11-25 20:51:12.123 INFO    mcp_client.stdio [req-1] message`, tracebacks indented.
+
+    Where several workers write, `w0` and the like stand before the logger's name. `form` and
+    `zone`: how a time is written, and where (None: here).
+    """
 
     form = "%Y-%m-%d %H:%M:%S"
     zone: tzinfo | None = None
@@ -157,7 +161,14 @@ class Lines(logging.Formatter):
         trace: str | None = None,
     ) -> str:
         """The line that says this, without secrets."""
-        raise NotImplementedError
+        request = f" [{given}]" if (given := REQUEST_ID.get()) else ""
+        said = self._redact(f"{name.removeprefix(OUR_CHILDREN)}{request}: {message}")
+        line = f"{self._time(created)} {level.ljust(7)} {self._place}{visible(said)}"
+        if trace is None:
+            return line
+        # Indented, so that a message with line breaks cannot pass for another entry.
+        indented = (f"    {visible(text)}" for text in self._redact(trace).splitlines())
+        return "\n".join([line, *indented])
 
     def _extra(self, record: logging.LogRecord) -> Json | None:
         """The fields that were given as `extra`, where they are shown."""
@@ -173,33 +184,8 @@ class Lines(logging.Formatter):
         return f"{written}.{str(int((created - second) * 1000)).zfill(3)}"
 
 
-class TextLines(Lines):
-    """`2026-11-25 20:51:12.123 INFO    mcp_client.stdio [req-1] message`, tracebacks indented.
-
-    Where several workers write, `w0` and the like stand before the logger's name.
-    """
-
-    def line(
-        self,
-        created: float,
-        level: str,
-        name: str,
-        message: str,
-        extra: Json | None,
-        trace: str | None = None,
-    ) -> str:
-        request = f" [{given}]" if (given := REQUEST_ID.get()) else ""
-        said = self._redact(f"{name.removeprefix(OUR_CHILDREN)}{request}: {message}")
-        line = f"{self._time(created)} {level.ljust(7)} {self._place}{visible(said)}"
-        if trace is None:
-            return line
-        # Indented, so that a message with line breaks cannot pass for another entry.
-        indented = (f"    {visible(text)}" for text in self._redact(trace).splitlines())
-        return "\n".join([line, *indented])
-
-
-class JsonLines(Lines):
-    """One JSON object in each line, with the fields that were given as `extra`."""
+class JsonLines(TextLines):
+    """The same as a JSON object in each line, with the fields that were given as `extra`."""
 
     form = "%Y-%m-%dT%H:%M:%S"
     zone = UTC
@@ -238,7 +224,7 @@ class Batching(logging.StreamHandler[TextIO]):
     """
 
     def __init__(
-        self, stream: TextIO, lines: Lines, worth: "_Worth", *, alone: bool = True
+        self, stream: TextIO, lines: TextLines, worth: "_Worth", *, alone: bool = True
     ) -> None:
         super().__init__(stream)
         self.setFormatter(lines)
@@ -267,7 +253,7 @@ class Batching(logging.StreamHandler[TextIO]):
         logger says is known by who calls this.
         """
         lines = self.formatter
-        if self.filters or self.level > logging.INFO or not isinstance(lines, Lines):
+        if self.filters or self.level > logging.INFO or not isinstance(lines, TextLines):
             return False
         try:
             line = lines.line(time.time(), "INFO", logger, message % args, extra)
