@@ -15,6 +15,8 @@ ValueError
 Their texts hold no header and no URL, and so no secret.
 """
 
+import ssl
+
 
 class HttpFailure(Exception):
     """A request that got no answer, or half of one."""
@@ -25,11 +27,26 @@ class Unsent(HttpFailure):
 
 
 class Unreachable(Unsent):
-    """No connection came about; `error` says why."""
+    """No connection came about; `error` is why."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
         self.error = error
+
+    @property
+    def why(self) -> str:
+        """The error as people read it. Such errors name hosts and certificates, never headers."""
+        match self.error:
+            case ConnectionRefusedError():
+                return "connection refused"
+            case ssl.SSLCertVerificationError() as error:
+                return f"its certificate is not trusted: {error.verify_message}"
+            case UnicodeError():
+                return "there can be no such host"
+            case OSError() as error if error.strerror:
+                return error.strerror
+            case error:
+                return str(error) or type(error).__name__
 
 
 class ProxyUnreachable(Unreachable):

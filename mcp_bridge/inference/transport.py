@@ -7,7 +7,6 @@ header, and with it the key.
 """
 
 import asyncio
-import ssl
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -392,9 +391,9 @@ class Endpoint:
                 seconds = self.settings.connect_timeout
                 return self._unreachable(f"no connection within {seconds:g} s", status=504)
             case ProxyUnreachable():
-                return self._unreachable(f"the proxy before it: {reason(exc.error)}")
+                return self._unreachable(f"the proxy before it: {exc.why}")
             case Unreachable():
-                return self._unreachable(reason(exc.error))
+                return self._unreachable(exc.why)
             case ProxyRefused():
                 return self._unreachable(str(exc))
             case NotHttp():
@@ -449,18 +448,3 @@ class Endpoint:
         except InferenceError:
             pass
         return body
-
-
-def reason(error: Exception) -> str:
-    """Why no connection came about. Such errors name hosts and certificates, never headers."""
-    match error:
-        case ConnectionRefusedError():
-            return "connection refused"
-        case ssl.SSLCertVerificationError():
-            return f"its certificate is not trusted: {error.verify_message}"
-        case UnicodeError():
-            return "there can be no such host"
-        case OSError() if error.strerror:
-            return error.strerror
-        case _:
-            return str(error) or type(error).__name__

@@ -12,7 +12,6 @@ crosses with that is lost, and whether it took effect is not known; so ours are 
 """
 
 import asyncio
-import ssl
 from base64 import b64encode
 from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import asynccontextmanager
@@ -89,7 +88,7 @@ def words(exc: BaseException, url: URL, *, begun: bool = False) -> str:
         case failures.ProxyUnreachable():
             return f"no connection to the proxy in front of {place(url)}"
         case failures.Unreachable():
-            return _unreachable(exc.error, place(url))
+            return f"{exc.why} at {place(url)}"
         case failures.ProxyRefused():
             return f"the proxy answered {exc.status} ({place(url)})"
         case failures.Undecodable():
@@ -104,20 +103,6 @@ def words(exc: BaseException, url: URL, *, begun: bool = False) -> str:
             return f"{place(url)} has been silent for too long"
         case _:
             return f"{type(exc).__name__} at {place(url)}"
-
-
-def _unreachable(error: Exception, where: str) -> str:
-    match error:
-        case ConnectionRefusedError():
-            return f"connection refused at {where}"
-        case ssl.SSLCertVerificationError():
-            return f"its certificate is not trusted: {error.verify_message} ({where})"
-        case UnicodeError():
-            return f"there can be no such host ({where})"
-        case OSError() if error.strerror:
-            return f"{error.strerror} ({where})"
-        case _:
-            return f"{error or type(error).__name__} ({where})"
 
 
 def lost(exc: BaseException, url: URL, *, begun: bool = False) -> ConnectionLost:
