@@ -25,7 +25,7 @@ from mcp_bridge.config.settings import McpServer
 from mcp_bridge.errors import SourceUnavailable
 from mcp_bridge.http1 import failures
 from mcp_bridge.http1.decoding import decoded
-from mcp_bridge.http1.head import header_lines
+from mcp_bridge.http1.head import header_lines, is_name
 from mcp_bridge.http1.pool import Pool, Request
 from mcp_bridge.mcp_client.cookies import Cookies
 from mcp_bridge.mcp_client.jsonrpc import ConnectionLost
@@ -322,6 +322,10 @@ def own_headers(name: str, settings: McpServer, url: URL) -> dict[str, str]:
             raise SourceUnavailable(
                 name, f"mcp_servers.{name}: headers.{key.strip()} holds what no header can carry"
             ) from None
+        if not is_name(key):
+            raise SourceUnavailable(
+                name, f"mcp_servers.{name}: headers: {key!r} is no name that a header can have"
+            )
         headers[key.lower()] = value
     if url.user is not None:
         login = f"{url.user}:{url.password or ''}".encode()

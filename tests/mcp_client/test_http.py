@@ -459,6 +459,16 @@ async def test_a_header_that_http_cannot_carry_is_named_without_its_value() -> N
     assert "hunter22" not in error
 
 
+@pytest.mark.parametrize("key", ["X Key", "", "X-Key:"])
+async def test_a_header_whose_name_is_none_is_named(key: str) -> None:
+    made = McpServer.model_validate({"url": "http://127.0.0.1:9/", "headers": {key: "hunter22"}})
+    async with running(made) as watch:
+        error = watch.connection.status()["error"]
+    assert "mcp_servers.x: headers:" in error
+    assert repr(key) in error
+    assert "hunter22" not in error
+
+
 # HTTP+SSE.
 
 
